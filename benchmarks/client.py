@@ -18,8 +18,9 @@ import torch
 from benchmarks.harness import MIB, PeakMemory, Result, in_fresh_process, interleaved
 from benchmarks.workloads import DIGITS, PATCHES32
 from client.training import train_locally
-from common.config import ModelConfig, RunConfig
+from common.config import RunConfig
 from common.data import ImageData
+from common.sections import ModelConfig
 from common.submodel import Submodel
 from common.unet import layout_of
 from common.wire import pack_reply, pack_task, payload_bytes, spec_for

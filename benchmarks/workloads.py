@@ -6,8 +6,9 @@ from math import prod
 
 import numpy as np
 
-from common.config import ModelConfig, parse_fleet
+from common.config import parse_fleet
 from common.extraction import Request, submodel_for
+from common.sections import ModelConfig
 from common.submodel import Axis, Channels, Layout, Parameter, Submodel
 from common.unet import layout_of
 

@@ -11,10 +11,11 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from client.batches import Batch, draw_batch
-from common.config import RunConfig, TrainConfig, parse_fleet
+from common.config import RunConfig, parse_fleet
 from common.data import ImageData
 from common.denoising import denoising_loss, eps_denoiser
 from common.process import CLOCKS
+from common.sections import TrainConfig
 from common.seeding import torch_generator
 from common.submodel import Submodel, narrowed, nested_coordinates
 from common.unet import ScoreUNet, load_weights

@@ -10,9 +10,9 @@ from itertools import zip_longest
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.config import ModelConfig
 from common.errors import UserError
 from common.layers import Conv2d, GroupNorm, Linear, Plan, full_width
+from common.sections import ModelConfig
 from common.submodel import Channels
 
 

@@ -10,126 +10,17 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    field_validator,
-)
+from pydantic import Field, ValidationError
 
 from common.errors import UserError
+from common.sections import EmaConfig, EvaluationConfig, ModelConfig, Section, TrainConfig
 
 Scalar = bool | int | float | str
 
 
-def _split(value: Any) -> Any:
-    """Read ``"32,64"`` as a list; leave lists and tuples for pydantic to check."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return [value] if isinstance(value, int) else value
-
-
-IntList = Annotated[
-    tuple[int, ...],
-    BeforeValidator(_split),
-    PlainSerializer(lambda values: ",".join(map(str, values))),
-]
-
-
-class _Section(BaseModel):
-    """A frozen table of the configuration whose keys are kebab-case outside Python."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        populate_by_name=True,
-        alias_generator=lambda name: name.replace("_", "-"),
-    )
-
-
-class ModelConfig(_Section):
-    """The architecture of the score model, in the terms of diffusers' `UNet2DModel`.
-
-    `widths` are the channels of each level; `attention` the levels (0 = full resolution) with
-    attention; `head_dim` 0 means a single head; `num_classes` 0 means unconditional. With
-    `label_dropout` that share of the labels is hidden in training behind a null class, whose
-    embedding is one more row, after those of the classes: what classifier-free guidance needs.
-    """
-
-    widths: IntList = (32, 64)
-    layers: int = Field(1, ge=1)
-    attention: IntList = (1,)
-    groups: int = Field(8, ge=1)
-    head_dim: int = Field(0, ge=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    num_classes: int = Field(0, ge=0)
-    label_dropout: float = Field(0.0, ge=0, lt=1)
-    norm_eps: float = Field(1e-5, gt=0)
-    freq_shift: int = 0
-    flip_sin_to_cos: bool = True
-    downsample_padding: int = Field(1, ge=0, le=1)
-    mid_attention: bool = True
-
-    @property
-    def class_rows(self) -> int:
-        """Rows of the table of class embeddings; the null class, if there is one, is the last."""
-        return self.num_classes + (self.num_classes > 0 and self.label_dropout > 0)
-
-
-class TrainConfig(_Section):
-    """How a client carries out its steps; only `flip` changes what is learned.
-
-    `flip` mirrors every other image, which the data must allow. The rest trades memory and time:
-    `accumulate` micro-batches to a step, autocast to bfloat16, channels-last images, activations
-    computed again for the gradient, and `torch.compile`, which needs a C++ compiler and many local
-    steps to pay for the minute or so that it takes.
-    """
-
-    flip: bool = False
-    accumulate: int = Field(1, ge=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    channels_last: bool = False
-    gradient_checkpointing: bool = False
-    compile: bool = False
-
-
-class EmaConfig(_Section):
-    """The server's exponential moving averages of the global weights.
-
-    `half_life` lists one or several, in images, each an average of its own and named by its number;
-    0 means no averaging. The first is the one scored after every round; all are at the end.
-    """
-
-    half_life: Annotated[IntList, Field(min_length=1)] = (100_000,)
-    ramp: float = Field(0.1, gt=0, description="at most this share of the images seen so far")
-
-    @field_validator("half_life")
-    @classmethod
-    def _distinct(cls, half_lives: tuple[int, ...]) -> tuple[int, ...]:
-        if min(half_lives) < 0 or len(set(half_lives)) < len(half_lives):
-            raise ValueError("half-lives are different numbers of images, none negative")
-        return half_lives
-
-
-class EvaluationConfig(_Section):
-    """What the server samples and scores after a round."""
-
-    samples: int = Field(512, ge=64, description="images per Fréchet distance")
-    sampler: Literal["exponential", "ancestral", "ddim", "euler", "heun", "dpmpp2m"] = "dpmpp2m"
-    evaluations: int = Field(12, ge=1, description="network evaluations per image")
-    clip: bool = Field(True, description="clip the predicted image to [-1, 1] while sampling")
-    grid: Literal["log-snr", "clock", "edm"] = "edm"
-    guidance: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="Ho and Salimans (2022); doubles the cost"
-    )
-
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that determines a run; equal configurations give equal bits.
 
     Field defaults describe the default job. `fleet` is rates times counts

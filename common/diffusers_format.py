@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from common.config import ModelConfig, RunConfig
+from common.config import RunConfig
 from common.diffusers_options import (
     ImageSize,
     read_schedule,
@@ -27,6 +27,7 @@ from common.diffusers_options import (
 )
 from common.errors import UserError
 from common.files import atomic_write, write_json
+from common.sections import ModelConfig
 from common.submodel import Layout
 from common.unet import layout_of
 

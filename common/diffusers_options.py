@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float64
 from pydantic import ValidationError
 
-from common.config import ModelConfig, RunConfig
+from common.config import RunConfig
 from common.errors import UserError
 from common.process import CLOCKS, Clock
+from common.sections import ModelConfig
 
 TIMESTEPS = 1000
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}

@@ -22,9 +22,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.checkpoint import checkpoint
 
 from common.blocks import Attention, Block, Downsample, ResnetBlock, TimeEmbedding, Upsample
-from common.config import ModelConfig
 from common.errors import UserError
 from common.layers import Conv2d, Embedding, GroupNorm, Plan, read_layout
+from common.sections import ModelConfig
 from common.submodel import Channels, Layout
 
 

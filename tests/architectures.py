@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from diffusers import UNet2DModel
 
-from common.config import ModelConfig
+from common.sections import ModelConfig
 
 
 @dataclass(frozen=True)

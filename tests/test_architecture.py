@@ -21,7 +21,13 @@ FLOWER = {
     "server/grid.py",
     "client/app.py",
 }
-NO_TORCH = {"common/submodel.py", "common/extraction.py", "common/galois.py", "common/config.py"}
+NO_TORCH = {
+    "common/submodel.py",
+    "common/extraction.py",
+    "common/galois.py",
+    "common/config.py",
+    "common/sections.py",
+}
 
 
 def _files() -> list[Path]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import samplers
-from common.config import EvaluationConfig
+from common.sections import EvaluationConfig
 from tests.simulations.test_products import make_run
 
 

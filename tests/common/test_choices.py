@@ -6,10 +6,11 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from common.config import EvaluationConfig, RunConfig
+from common.config import RunConfig
 from common.denoising import LOSS_WEIGHTS, PREDICTIONS
 from common.process import CLOCKS, GRIDS
 from common.samplers import SAMPLERS
+from common.sections import EvaluationConfig
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
-from common.config import ModelConfig, RunConfig
+from common.config import RunConfig
 from common.denoising import PREDICTIONS, to_eps
 from common.diffusers_options import (
     PREDICTION_TYPES,
@@ -19,6 +19,7 @@ from common.diffusers_options import (
 )
 from common.errors import UserError
 from common.process import CLOCKS, alpha, sigma
+from common.sections import ModelConfig
 from tests.architectures import ALL, UNEQUAL
 
 

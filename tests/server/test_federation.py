@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from common.config import EmaConfig, RunConfig
+from common.config import RunConfig
 from common.errors import UserError
+from common.sections import EmaConfig
 from common.unet import layout_of
 from common.wire import WEIGHTS
 from server.app import federate

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler
 
-from common.config import ModelConfig, RunConfig
+from common.config import RunConfig
 from common.diffusers_format import export_pipeline
 from common.errors import UserError
+from common.sections import ModelConfig
 from common.unet import initial_weights, layout_of
 from server.app import federate
 from server.checkpoint import load_checkpoint

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from common.config import EvaluationConfig
 from common.data import load_dataset
 from common.errors import UserError
+from common.sections import EvaluationConfig
 from common.submodel import full_submodel
 from server.recorder import Recorder, evaluation_submodel
 from simulations import cli

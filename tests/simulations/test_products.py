@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from common.config import EmaConfig, EvaluationConfig, ModelConfig, RunConfig
+from common.config import RunConfig
 from common.denoising import eps_denoiser
 from common.diffusers_format import import_pipeline
 from common.errors import UserError
 from common.extraction import Request, submodel_for
 from common.process import CLOCKS, DELTA, GRIDS
 from common.samplers import sample
+from common.sections import EmaConfig, EvaluationConfig, ModelConfig
 from common.seeding import SERVER, rng_for, torch_generator
 from common.submodel import extract
 from common.unet import initial_weights, layout_of, load_weights

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from common.config import EvaluationConfig
 from common.data import load_dataset
 from common.errors import UserError
+from common.sections import EvaluationConfig
 from common.unet import initial_weights
 from simulations import cli, damage
 from simulations import restore as module
