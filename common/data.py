@@ -15,9 +15,10 @@ from jaxtyping import Float32, Int64, UInt8
 
 from common.errors import UserError
 from common.files import cached_arrays
-from common.seeding import SERVER, rng_for
+from common.seeding import SERVER, rng_for, torch_generator
 
 HELD_OUT_DIGITS = 360
+KNOWN_IMAGES = 4096, 1024
 # Each photograph is cut into 2 x 4 cells; the right-hand columns of every cell are held out, so
 # that train and held-out patches show the same scenery without sharing a pixel.
 CELL_ROWS, CELL_COLUMNS = 2, 4
@@ -32,7 +33,7 @@ class ImageData:
     """Labelled images.
 
     Attributes:
-        images: (N, C, H, W) in [-1, 1].
+        images: (N, C, H, W) in [-1, 1]; those of a known law hardly ever reach beyond.
         labels: (N,) in [0, num_classes).
         num_classes: how many classes the data set has, whether or not all occur here.
         name: the data set's name in the configuration.
@@ -92,12 +93,14 @@ def load_dataset(name: str) -> Splits:
     - `patches16`, `patches32`: colour patches of scikit-learn's two photographs at a stride of 8
       pixels. The class is photograph and coarse position, 2 x (2 x 4); held-out patches come from
       strips of the photographs that no training patch touches. 5200 and 4048 training patches.
+    - a law of `common.known` and a side, such as `gaussian-field8`: draws of it, whose score is
+      known; 4096 for training and 1024 held out, 1xSxS.
 
     Raises:
         UserError: no such data set, or the cache folder cannot be written.
     """
     if name not in DATASETS:
-        raise UserError(f"data: no data set {name!r}; choose one of {', '.join(DATASETS)}")
+        return _known(name)
     builder = DATASETS[name]
     key = {"data": name, "format": CACHE_FORMAT, **_versions("scikit-learn", "numpy", "pillow")}
     cached = cached_arrays(f"data-{name}", key, lambda: builder.build()._asdict())
@@ -110,6 +113,22 @@ def load_dataset(name: str) -> Splits:
     return Splits(
         scaled(raw.train_images, raw.train_labels), scaled(raw.test_images, raw.test_labels)
     )
+
+
+def _known(name: str) -> Splits:
+    from common.known import LAWS, known_law
+
+    law = known_law(name)
+    if law is None:
+        laws = ", ".join(f"{each}8" for each in LAWS)
+        raise UserError(
+            f"data: no data set {name!r}; choose one of {', '.join(DATASETS)}, or a known law with "
+            f"its side: {laws}"
+        )
+    drawn, labels = law.draw(sum(KNOWN_IMAGES), torch_generator(rng_for(0, 0, SERVER, name)))
+    whole = ImageData(drawn.float().numpy(), labels.numpy(), law.num_classes, name)
+    train, test = np.split(np.arange(len(whole)), KNOWN_IMAGES[:1])
+    return Splits(whole.select(train), whole.select(test))
 
 
 def load_partition(
