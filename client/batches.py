@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.config import RunConfig
 from common.data import ImageData
-from common.denoising import sample_times
+from common.denoising import TRAINING_DELTA, sample_times
 from common.process import CLOCKS
 
 
@@ -47,7 +47,11 @@ class Batch(NamedTuple):
 
 
 def draw_batch(
-    data: ImageData, config: RunConfig, rng: np.random.Generator, generator: torch.Generator
+    data: ImageData,
+    config: RunConfig,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    shortest: float = TRAINING_DELTA,
 ) -> Batch:
     """Draw a step's examples, with replacement.
 
@@ -59,12 +63,13 @@ def draw_batch(
         config: The run's configuration.
         rng: Chooses the images.
         generator: Draws everything else.
+        shortest: The least diffusion time.
     """
     size = config.batch_size
     chosen = rng.integers(len(data), size=size)
     x0, labels = torch.from_numpy(data.images[chosen]), torch.from_numpy(data.labels[chosen])
     noise = torch.randn(x0.shape, generator=generator)
-    t = sample_times(CLOCKS[config.clock], size, generator, config.density)
+    t = sample_times(CLOCKS[config.clock], size, generator, config.density, shortest)
     if config.model.label_dropout:
         hidden = torch.rand(size, generator=generator) < config.model.label_dropout
         labels = labels.masked_fill(hidden, config.model.num_classes)

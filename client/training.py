@@ -13,7 +13,7 @@ from torch import Tensor
 from client.batches import Batch, draw_batch
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData
-from common.denoising import denoising_loss, eps_denoiser
+from common.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser
 from common.process import CLOCKS
 from common.sections import TrainConfig
 from common.seeding import torch_generator
@@ -110,7 +110,8 @@ def train_locally(
     nested = _nested_models(submodel, config, channels, device)
     parameter = torch.nn.Parameter(own.theta)
     parameter.grad = own.gradient
-    rate = learning_rate(config, round)
+    rate = learning_rate(config, round) * float(submodel.rate) ** config.rates.learning_rate
+    shortest = shortest_time(config, float(submodel.rate))
     optimizer = torch.optim.AdamW(
         [parameter], lr=rate, weight_decay=config.weight_decay, fused=True
     )
@@ -121,7 +122,7 @@ def train_locally(
         if drops:
             torch.manual_seed(int(rng.integers(2**63 - 1)))
         for _ in range(config.local_steps):
-            batch = draw_batch(data, config, rng, generator).to(device)
+            batch = draw_batch(data, config, rng, generator, shortest).to(device)
             own.gradient.zero_()
             models = _widths_of_step(own, nested, config.local_widths, rng)
             for model, place in models:
@@ -157,6 +158,12 @@ def backward(model: FlatModel, batch: Batch, config: RunConfig, widths: int) -> 
         (loss / widths).backward()
         total += loss.detach()
     return total
+
+
+def shortest_time(config: RunConfig, rate: float) -> float:
+    """Return the least diffusion time that a client of a model rate trains on."""
+    lowest_u = config.rates.noise_floor * (1 - rate)
+    return max(TRAINING_DELTA, float(CLOCKS[config.clock].t_of_u(lowest_u)))
 
 
 def learning_rate(config: RunConfig, round: int) -> float:

@@ -15,7 +15,15 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from common.errors import UserError
-from common.sections import EmaConfig, EvaluationConfig, ModelConfig, Section, TrainConfig
+from common.sections import (
+    EmaConfig,
+    EvaluationConfig,
+    ModelConfig,
+    RatesConfig,
+    Section,
+    ServerConfig,
+    TrainConfig,
+)
 
 Scalar = bool | int | float | str
 
@@ -32,7 +40,7 @@ class RunConfig(Section):
 
     name: str = Field("digits", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     data: str = "digits"
-    partition: Literal["iid", "dirichlet"] = "iid"
+    partition: Literal["iid", "dirichlet", "classes"] = "iid"
     partition_alpha: float = Field(0.5, gt=0)
     rounds: int = Field(16, ge=1)
     local_steps: int = Field(60, ge=1)
@@ -61,6 +69,8 @@ class RunConfig(Section):
     run_dir: str = ""
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    rates: RatesConfig = RatesConfig()
+    server: ServerConfig = ServerConfig()
     ema: EmaConfig = EmaConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

@@ -78,6 +78,9 @@ class _Raw(NamedTuple):
     test_labels: Int64[np.ndarray, " M"]
 
 
+_Indices = Int64[np.ndarray, " _"]
+
+
 class _Builder(NamedTuple):
     build: Callable[[], _Raw]
     white: int
@@ -163,12 +166,14 @@ def load_partition(
 
 def partition_indices(
     labels: Int64[np.ndarray, " N"], kind: str, num_partitions: int, alpha: float, seed: int
-) -> list[Int64[np.ndarray, " _"]]:
-    """Deal N images out to clients with flwr-datasets; every image goes to exactly one.
+) -> list[_Indices]:
+    """Deal N images out to clients; every image goes to exactly one.
 
     `iid` shuffles and cuts into equal parts. `dirichlet` splits each class by proportions drawn
     from Dir(alpha) over the clients (Yurochkin et al. 2019); a client it leaves without an image
-    is given one of the largest client's, since an empty client could not take part.
+    is given one of the largest client's, since an empty client could not take part. `classes` gives
+    class c to the clients n with n = c modulo the number of clients or of classes, whichever is
+    smaller: nobody else sees it.
 
     Returns:
         `num_partitions` arrays of at least one index each.
@@ -185,28 +190,12 @@ def partition_indices(
         )
     if kind == "dirichlet" and not 0 < alpha < np.inf:
         raise UserError(f"partition-alpha: {alpha} is not a positive number")
-    import datasets
-    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
-
     rng = rng_for(seed, 0, SERVER, "partition")
     order = rng.permutation(len(labels))
-    partitioner: Any
-    if kind == "iid":
-        partitioner = IidPartitioner(num_partitions)
+    if kind == "classes":
+        parts = _by_class(labels, order, num_partitions)
     else:
-        partitioner = DirichletPartitioner(
-            num_partitions,
-            partition_by="label",
-            alpha=float(alpha),
-            min_partition_size=0,
-            seed=int(rng.integers(2**31)),
-        )
-    # In memory, so nothing is ever looked up on a hub.
-    partitioner.dataset = datasets.Dataset.from_dict({"index": order, "label": labels[order]})
-    parts = [
-        np.asarray(partitioner.load_partition(i)["index"], dtype=np.int64)
-        for i in range(num_partitions)
-    ]
+        parts = _by_flower(labels, order, kind, num_partitions, alpha, int(rng.integers(2**31)))
     for i, part in enumerate(parts):
         if len(part) == 0:
             largest = max(range(num_partitions), key=lambda j: len(parts[j]))
@@ -214,7 +203,41 @@ def partition_indices(
     return parts
 
 
-PARTITIONS = ("iid", "dirichlet")
+PARTITIONS = ("iid", "dirichlet", "classes")
+
+
+def _by_class(labels: _Indices, order: _Indices, num_partitions: int) -> list[_Indices]:
+    """Deal whole classes out; clients that hold the same classes share them evenly."""
+    groups = min(int(labels.max()) + 1, num_partitions)
+    parts: list[_Indices] = []
+    for client in range(num_partitions):
+        theirs = order[labels[order] % groups == client % groups]
+        sharing = len(range(client % groups, num_partitions, groups))
+        parts.append(theirs[client // groups :: sharing])
+    return parts
+
+
+def _by_flower(
+    labels: _Indices, order: _Indices, kind: str, num_partitions: int, alpha: float, seed: int
+) -> list[_Indices]:
+    """Deal images out with flwr-datasets, in memory, so nothing is ever looked up on a hub."""
+    import datasets
+    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
+
+    partitioner: Any = IidPartitioner(num_partitions)
+    if kind == "dirichlet":
+        partitioner = DirichletPartitioner(
+            num_partitions,
+            partition_by="label",
+            alpha=float(alpha),
+            min_partition_size=0,
+            seed=seed,
+        )
+    partitioner.dataset = datasets.Dataset.from_dict({"index": order, "label": labels[order]})
+    return [
+        np.asarray(partitioner.load_partition(i)["index"], dtype=np.int64)
+        for i in range(num_partitions)
+    ]
 
 
 def _digits() -> _Raw:

@@ -105,3 +105,31 @@ class EvaluationConfig(Section):
     guidance: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Ho and Salimans (2022); doubles the cost"
     )
+
+
+class ServerConfig(Section):
+    """How the server moves the global weights by a round's average (Reddi et al. 2021).
+
+    "plain" takes the average itself, scaled by `learning_rate`; "momentum" and "adam" treat what
+    the average would change as a gradient. A coordinate that no client covered takes no step, and
+    its moments stay as they are.
+    """
+
+    optimizer: Literal["plain", "momentum", "adam"] = "plain"
+    learning_rate: float = Field(1.0, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    second_momentum: float = Field(0.99, ge=0, lt=1, description="adam's")
+    adaptivity: float = Field(1e-3, gt=0, description="adam's: the least size of a gradient")
+
+
+class RatesConfig(Section):
+    """What depends on a client's model rate r.
+
+    Its weight in the average and its learning rate are multiplied by r to the power of `weight` and
+    of `learning_rate`; it trains on clock readings from `noise_floor` (1 - r) up, as a narrow
+    network learns high noise well and low noise badly.
+    """
+
+    weight: float = Field(0.0, ge=0)
+    learning_rate: float = Field(0.0, ge=0)
+    noise_floor: float = Field(0.0, ge=0, lt=1)

@@ -68,7 +68,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     else:
         channels = recorder.splits.train.image_shape[0]
         theta = starting_weights(config, channels)
-        state = initial_state(layout, theta, len(config.ema.half_life))
+        state = initial_state(layout, theta, config)
         recorder.history.truncate_after(-1)
     log.info(recorder.cost(state))
     strategy = CoverageAvg(config, layout, fleet, state)

@@ -33,6 +33,7 @@ def save_checkpoint(
     }
     tensors = {
         "theta": state.theta,
+        "moments": state.moments,
         "ema": state.emas,
         "counts": state.counts,
         "images": state.images,
@@ -64,14 +65,16 @@ def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerStat
             _compare(path, json.loads(metadata["config"]), config)
             if metadata["layout"] != layout.digest:
                 raise UserError(f"{path}: model layout {metadata['layout']}, not {layout.digest}")
-            theta, emas, counts, images = (
-                file.get_tensor(name) for name in ("theta", "ema", "counts", "images")
-            )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        theta, emas, counts, images = (tensors[n] for n in ("theta", "ema", "counts", "images"))
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({error})") from None
     assert theta.dtype == np.float32
-    # Checkpoints from before there could be several averages hold theirs as a plain vector.
-    return ServerState(int(metadata["round"]), theta, np.atleast_2d(emas), counts, images)
+    # Checkpoints from before there were server optimizers hold no moments, and those from before
+    # there could be several averages hold theirs as a plain vector.
+    moments = tensors.get("moments", np.zeros((0, layout.size), np.float32))
+    round = int(metadata["round"])
+    return ServerState(round, theta, moments, np.atleast_2d(emas), counts, images)
 
 
 def _compare(path: Path, written: dict[str, object], config: RunConfig) -> None:

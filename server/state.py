@@ -1,13 +1,15 @@
 """What the server carries from round to round, and how one aggregate moves it on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from common.config import RunConfig
+from common.sections import EmaConfig, ServerConfig
 from common.submodel import Layout
 from server.aggregation import Aggregate
+from server.optimizers import OPTIMIZERS, plain
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,15 @@ class ServerState:
     Attributes:
         round: Complete rounds, 0 before training.
         theta: The global weights.
-        emas: Their exponential moving averages, one for each half-life: E models' memory.
+        moments: What the server optimizer remembers of every coordinate: M models' memory.
+        emas: Exponential moving averages of the weights, one for each half-life: E models' memory.
         counts: Client updates that each coordinate has had, as a coverage vector.
         images: Images that have trained each coordinate, as a coverage vector.
     """
 
     round: int
     theta: Float32[np.ndarray, "P"]
+    moments: Float32[np.ndarray, "M P"]
     emas: Float32[np.ndarray, "E P"]
     counts: Int64[np.ndarray, "coverage"]
     images: Int64[np.ndarray, "coverage"]
@@ -35,48 +39,82 @@ class ServerState:
 
 
 def initial_state(
-    layout: Layout, theta: Float32[np.ndarray, "P"], averages: int = 1
+    layout: Layout, theta: Float32[np.ndarray, "P"], config: RunConfig
 ) -> ServerState:
-    """Return the state before the first round, with that many moving averages."""
+    """Return the state before the first round."""
+    count, _ = OPTIMIZERS[config.server.optimizer]
+    moments = np.zeros((count, layout.size), dtype=np.float32)
+    emas = np.tile(theta, (len(config.ema.half_life), 1))
     nothing = np.zeros(layout.coverage_size, dtype=np.int64)
-    return ServerState(0, theta, np.tile(theta, (averages, 1)), nothing, nothing)
+    return ServerState(0, theta, moments, emas, nothing, nothing)
 
 
 def advance(
-    state: ServerState,
-    aggregate: Aggregate,
-    layout: Layout,
-    half_lives: Sequence[int],
-    ramp: float,
+    state: ServerState, aggregate: Aggregate, layout: Layout, config: RunConfig
 ) -> ServerState:
-    """Take one round's aggregate into the state.
-
-    A moving average counts its half-life in images (Karras et al. 2022, appendix F.3), and in
-    those that trained *that coordinate*: one that nobody covered does not move, one that few
-    covered moves less. The half-life is at most `ramp` times the images seen so far, so that the
-    average does not cling to the initial weights; a half-life of 0 turns averaging off.
+    """Take one round's aggregate into the state: the optimizer's step, then the averages.
 
     Args:
         state: The state after the round before; it is left as it is.
         aggregate: The round's average of updates.
         layout: The full model's layout.
-        half_lives: Of each of `state.emas`, in images.
-        ramp: Greater than 0.
+        config: The run's configuration; `server` and `ema` are read.
     """
+    theta, moments = _stepped(state, aggregate, layout, config.server)
     images = state.images + aggregate.images
-    emas = state.emas.copy()
-    for ema, half_life in zip(emas, half_lives, strict=True):
-        capped = np.minimum(half_life, ramp * images).clip(min=1e-9)
-        keep = np.exp2(-aggregate.images / capped)
-        for parameter, beta in layout.coverage_views(keep):
-            old, new = layout.view(ema, parameter), layout.view(aggregate.theta, parameter)
-            # Written as a correction, so that beta = 1 leaves the old value bit for bit.
-            old += ((1.0 - beta) * (new - old.astype(np.float64))).astype(np.float32)
     return replace(
         state,
         round=state.round + 1,
-        theta=aggregate.theta,
-        emas=emas,
+        theta=theta,
+        moments=moments,
+        emas=_averaged(state.emas, theta, aggregate.images, images, layout, config.ema),
         counts=state.counts + aggregate.counts,
         images=images,
     )
+
+
+def _stepped(
+    state: ServerState, aggregate: Aggregate, layout: Layout, config: ServerConfig
+) -> tuple[Float32[np.ndarray, "P"], Float32[np.ndarray, "M P"]]:
+    """Return the weights after the server's step, and its moments.
+
+    A coordinate that nobody covered keeps its weight and its moments bit for bit.
+    """
+    count, rule = OPTIMIZERS[config.optimizer]
+    if rule is plain and config.learning_rate == 1:
+        return aggregate.theta, state.moments
+    theta, moments = state.theta.copy(), state.moments.copy()
+    for parameter, clients in layout.coverage_views(aggregate.counts):
+        old, new = (layout.view(vector, parameter) for vector in (theta, aggregate.theta))
+        kept = moments[:, parameter.span].reshape(count, *parameter.shape)
+        moved, step = rule(kept, new - old, config)
+        covered = clients > 0
+        np.copyto(kept, moved, where=covered)
+        np.add(old, config.learning_rate * step, out=old, where=covered)
+    return theta, moments
+
+
+def _averaged(
+    emas: Float32[np.ndarray, "E P"],
+    theta: Float32[np.ndarray, "P"],
+    trained: Int64[np.ndarray, "coverage"],
+    images: Int64[np.ndarray, "coverage"],
+    layout: Layout,
+    config: EmaConfig,
+) -> Float32[np.ndarray, "E P"]:
+    """Return the moving averages after a round.
+
+    An average counts its half-life in images (Karras et al. 2022, appendix F.3), and in those that
+    trained *that coordinate*: one that nobody covered does not move, one that few covered moves
+    less. The half-life is at most `ramp` times the images seen so far, so that the average does not
+    cling to the initial weights; a half-life of 0 turns averaging off.
+    """
+    emas = emas.copy()
+    for ema, half_life in zip(emas, config.half_life, strict=True):
+        capped = np.minimum(half_life, config.ramp * images).clip(min=1e-9)
+        keep = np.exp2(-trained / capped)
+        for parameter, beta in layout.coverage_views(keep):
+            old, new = layout.view(ema, parameter), layout.view(theta, parameter)
+            # Written as a correction, so that beta = 1 leaves the old value bit for bit.
+            old += ((1.0 - beta) * (new - old.astype(np.float64))).astype(np.float32)
+    return emas

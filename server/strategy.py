@@ -146,8 +146,7 @@ class CoverageAvg(Strategy):
             )
         started = time.perf_counter()
         aggregate = fold.finish(self.state.theta)
-        ema = self.config.ema
-        self.state = advance(self.state, aggregate, self.layout, ema.half_life, ema.ramp)
+        self.state = advance(self.state, aggregate, self.layout, self.config)
         self.round_counts = aggregate.counts
         now = time.perf_counter()
         self.report.seconds_aggregate += now - started
@@ -178,7 +177,8 @@ class CoverageAvg(Strategy):
 
     def weight(self, client: Client) -> float:
         """Return a client's weight in the average."""
-        return float(client.examples) if self.config.weighting == "examples" else 1.0
+        weight = client.examples if self.config.weighting == "examples" else 1
+        return float(weight * client.rate**self.config.rates.weight)
 
     def _asked(self) -> list[Client]:
         return [client for client, _, _ in self._tasks.values()]

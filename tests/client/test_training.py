@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
-from client.training import FlatModel, learning_rate, train_locally
+from client.batches import draw_batch
+from client.training import FlatModel, learning_rate, shortest_time, train_locally
 from common.config import RunConfig
 from common.data import ImageData
-from common.denoising import denoising_loss, eps_denoiser, sample_times
+from common.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser, sample_times
 from common.process import CLOCKS
+from common.sections import RatesConfig
 from common.seeding import rng_for, torch_generator
 from common.submodel import Submodel, extract, full_submodel, narrowed, nested_coordinates
 from common.unet import initial_weights, layout_of, load_weights
@@ -145,3 +147,29 @@ def test_several_widths_train_a_wide_client_otherwise_and_the_narrowest_alike(wi
     wide, narrow = full_submodel(LAYOUT), narrowed(full_submodel(LAYOUT), 1)
     assert not np.allclose(_train(CONFIG, wide), _train(several, wide), atol=1e-5)
     np.testing.assert_array_equal(_train(CONFIG, narrow), _train(several, narrow))
+
+
+def test_a_narrow_client_learns_at_its_own_rate_and_the_full_one_as_ever() -> None:
+    narrow = narrowed(full_submodel(LAYOUT), 1)
+    slower = _with(rates=RatesConfig(learning_rate=0.5))
+    # At rate 1/4 the square root halves the learning rate.
+    expected = _train(_with(learning_rate=CONFIG.learning_rate / 2), narrow)
+    np.testing.assert_array_equal(_train(slower, narrow), expected)
+    full = full_submodel(LAYOUT)
+    np.testing.assert_array_equal(_train(slower, full), _train(CONFIG, full))
+
+
+def test_a_narrow_client_is_spared_low_noise() -> None:
+    spared = _with(rates=RatesConfig(noise_floor=0.8))
+    clock = CLOCKS[CONFIG.clock]
+    assert clock.u_of_t(shortest_time(spared, 0.5)) == pytest.approx(0.4)
+    assert shortest_time(spared, 1.0) == shortest_time(CONFIG, 0.25) == TRAINING_DELTA
+    times = [
+        draw_batch(
+            DATA, spared, np.random.default_rng(0), torch.manual_seed(0), shortest_time(spared, r)
+        ).t.min()
+        for r in (1.0, 0.5)
+    ]
+    assert times[0] < shortest_time(spared, 0.5) <= times[1]
+    narrow = narrowed(full_submodel(LAYOUT), 1)
+    assert not np.array_equal(_train(spared, narrow), _train(CONFIG, narrow))

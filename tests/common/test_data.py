@@ -79,7 +79,7 @@ def test_an_unknown_data_set_is_answered_with_the_known_ones() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    kind=st.sampled_from(["iid", "dirichlet"]),
+    kind=st.sampled_from(["iid", "dirichlet", "classes"]),
     clients=st.integers(1, 40),
     alpha=st.sampled_from([0.01, 0.3, 10.0]),
     seed=st.integers(0, 2**32 - 1),
@@ -110,6 +110,15 @@ def test_the_kinds_do_what_they_say() -> None:
     assert {len(p) for p in partition_indices(labels, "iid", 5, 0.0, 0)} == {200}
     one, other = (partition_indices(labels, "iid", 5, 0.0, seed)[0] for seed in (0, 1))
     assert set(one) != set(other)
+
+
+def test_whole_classes_go_to_clients_that_share_them_with_nobody_or_evenly() -> None:
+    labels = np.repeat(np.arange(10), 30)
+    few = [set(labels[part]) for part in partition_indices(labels, "classes", 8, 1.0, 0)]
+    assert few == [{0, 8}, {1, 9}, *({c} for c in range(2, 8))]
+    many = partition_indices(labels, "classes", 24, 1.0, 0)
+    assert [set(labels[part]) for part in many] == [{n % 10} for n in range(24)]
+    assert sorted(len(many[n]) for n in (3, 13, 23)) == [10, 10, 10]
 
 
 def test_partitions_that_cannot_be_dealt_are_refused() -> None:

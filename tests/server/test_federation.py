@@ -239,7 +239,7 @@ def test_the_cost_of_evaluation_is_said_before_the_first_round(
 ) -> None:
     config = _with(rounds=3, evaluate_every=2)
     layout = layout_of(config.model, 1)
-    state = initial_state(layout, np.zeros(layout.size, np.float32))
+    state = initial_state(layout, np.zeros(layout.size, np.float32), TINY)
     recorder = Recorder(config, layout, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recorder, "_seconds_per_batch", lambda self, state: 64.0)
@@ -259,16 +259,21 @@ def test_the_cost_of_evaluation_is_said_before_the_first_round(
     assert said[0] < started[0]
 
 
-def test_a_checkpoint_from_before_there_could_be_several_averages_is_read(tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_several_averages_and_server_optimizers_is_read(
+    tmp_path: Path,
+) -> None:
     from safetensors.numpy import load_file, save_file
 
     layout = layout_of(TINY.model, 1)
     theta = np.arange(layout.size, dtype=np.float32)
-    path = save_checkpoint(tmp_path, initial_state(layout, theta), TINY, layout)
+    path = save_checkpoint(tmp_path, initial_state(layout, theta, TINY), TINY, layout)
     written = TINY.to_flat() | {"ema.half-life": 100_000}
     del written["loss-weight"]
     metadata = {"format": "1", "round": "0", "layout": layout.digest, "config": json.dumps(written)}
-    save_file(load_file(path) | {"ema": theta}, path, metadata)
+    tensors = load_file(path) | {"ema": theta}
+    del tensors["moments"]
+    save_file(tensors, path, metadata)
+    assert load_checkpoint(path, TINY, layout).moments.shape == (0, layout.size)
     assert load_checkpoint(path, TINY, layout).emas.tobytes() == theta.tobytes()
     with pytest.raises(UserError, match="half-life was '100000', is '7'"):
         load_checkpoint(path, _with(ema=EmaConfig(half_life=(7,))), layout)

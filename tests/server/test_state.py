@@ -1,9 +1,15 @@
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 
+from common.config import RunConfig
+from common.sections import EmaConfig, ServerConfig
 from common.submodel import Submodel, extract
 from server.aggregation import CoverageFold
+from server.optimizers import OPTIMIZERS
 from server.state import ServerState, advance, initial_state
 from tests.layouts import chain_layout
 
@@ -17,10 +23,12 @@ def _round(
     images: int,
     half_lives: Sequence[int] = (1000,),
     ramp: float = 10.0,
+    server: ServerConfig = ServerConfig(),  # noqa: B008 - frozen
 ) -> ServerState:
     fold = CoverageFold(LAYOUT, 1.0)
     fold.add(extract(state.theta + np.float32(1), submodel), submodel, 1.0, images)
-    return advance(state, fold.finish(state.theta), LAYOUT, half_lives, ramp)
+    config = RunConfig(ema=EmaConfig(half_life=tuple(half_lives), ramp=ramp), server=server)
+    return advance(state, fold.finish(state.theta), LAYOUT, config)
 
 
 def _submodel(position: int) -> Submodel:
@@ -28,19 +36,27 @@ def _submodel(position: int) -> Submodel:
     return Submodel.from_positions(LAYOUT, 1, positions)
 
 
-def _start(averages: int = 1) -> ServerState:
-    return initial_state(LAYOUT, RNG.standard_normal(LAYOUT.size, dtype=np.float32), averages)
+def _start(averages: int = 1, optimizer: Any = "plain") -> ServerState:
+    theta = RNG.standard_normal(LAYOUT.size, dtype=np.float32)
+    config = RunConfig(
+        ema=EmaConfig(half_life=tuple(range(averages))), server=ServerConfig(optimizer=optimizer)
+    )
+    return initial_state(LAYOUT, theta, config)
 
 
-def test_uncovered_coordinates_stay_bit_identical_through_twenty_rounds() -> None:
-    start = state = _start()
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_uncovered_coordinates_stay_bit_identical_through_twenty_rounds(optimizer: Any) -> None:
+    server = ServerConfig(optimizer=optimizer)
+    start = state = _start(optimizer=optimizer)
     for round in range(20):
-        state = _round(state, _submodel(round % 2), 64)  # positions 2 and 3 are never trained
+        # Positions 2 and 3 are never trained.
+        state = _round(state, _submodel(round % 2), 64, server=server)
     covered = set()
     for position in (0, 1):
         coordinates = extract(np.arange(LAYOUT.size, dtype=np.float32), _submodel(position))
         covered |= set(coordinates.astype(int))
     never = np.array(sorted(set(range(LAYOUT.size)) - covered))
+    assert not state.moments[:, never].any()
     for before, after in ((start.theta, state.theta), (start.ema, state.ema)):
         assert before[never].tobytes() == after[never].tobytes()
         assert not np.isclose(before[sorted(covered)], after[sorted(covered)]).any()
@@ -83,7 +99,7 @@ def test_the_ramp_lets_go_of_the_initial_weights_and_zero_turns_averaging_off() 
 def test_several_averages_are_each_what_it_would_be_alone() -> None:
     half_lives = [5000, 100, 0]
     start = several = _start(3)
-    alone = [initial_state(LAYOUT, start.theta) for _ in half_lives]
+    alone = [replace(start, emas=start.emas[:1]) for _ in half_lives]
     for round in range(3):
         submodel = _submodel(round % 2)
         several = _round(several, submodel, 64, half_lives)

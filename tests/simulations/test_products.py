@@ -48,7 +48,7 @@ def make_run(
     layout = layout_of(config.model, 1)
     averages = len(config.ema.half_life)
     state = replace(
-        initial_state(layout, initial_weights(config.model, 1, 0)),
+        initial_state(layout, initial_weights(config.model, 1, 0), config),
         round=3,
         emas=np.stack([initial_weights(config.model, 1, 1 - i) for i in range(averages)]),
     )
