@@ -35,6 +35,7 @@ __all__ = [
     "narrowed",
     "nested_coordinates",
     "pairs",
+    "pruning_error",
     "scatter",
 ]
 
@@ -196,6 +197,16 @@ def extract(theta: Float32[np.ndarray, "P"], submodel: Submodel) -> Float32[np.n
     for full, index, part in pairs(theta, out, submodel):
         part[...] = full[index]
     return out
+
+
+def pruning_error(theta: Float32[np.ndarray, "P"], values: Float32[np.ndarray, "kept"]) -> float:
+    """Return w² = ‖θ − θ⊙m‖²/‖θ‖², the share of the weights' squared norm that a submodel drops.
+
+    `values` are what `extract` kept of `theta`; the result is in [0, 1], and 0 for weights of 0.
+    Qiao et al. (2025) and Zhou et al. (2023), assumption on the pruning error.
+    """
+    whole, kept = (float(np.dot(v, v)) for v in (theta, values))
+    return max(0.0, 1.0 - kept / whole) if whole else 0.0
 
 
 def scatter(

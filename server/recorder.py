@@ -94,6 +94,8 @@ class Recorder:
                 "clients_failed": report.asked - report.replied,
                 "failures": {str(k): v for k, v in sorted(report.failures.items())},
                 "density_mean": float(np.mean(report.densities)) if report.densities else math.nan,
+                "pruning_error_mean": float(np.mean(report.pruning_errors or [math.nan])),
+                "pruning_error_max": max(report.pruning_errors, default=math.nan),
                 **coverage_summary(self.layout, counts, state.counts),
                 "bytes_up": report.bytes_up,
                 "bytes_down": report.bytes_down,

@@ -28,7 +28,7 @@ from flwr.serverapp.strategy import Strategy
 from common import wire
 from common.config import RunConfig
 from common.extraction import submodel_for
-from common.submodel import Layout, Submodel, extract
+from common.submodel import Layout, Submodel, extract, pruning_error
 from server.aggregation import CoverageFold
 from server.fleet import Client, participants, request_for
 from server.state import ServerState, advance
@@ -43,6 +43,7 @@ class RoundReport:
     asked: int = 0
     failures: dict[int, str] = field(default_factory=dict)
     densities: list[float] = field(default_factory=list)
+    pruning_errors: list[float] = field(default_factory=list)
     losses: list[tuple[float, float]] = field(default_factory=list)
     bytes_down: int = 0
     bytes_up: int = 0
@@ -107,14 +108,16 @@ class CoverageAvg(Strategy):
                 self.config.policy, request_for(self.layout, self.config, client, round)
             )
             spec = wire.spec_for(submodel, round, self.config.policy, self.config.codec)
-            content = wire.pack_task(extract(self.state.theta, submodel), spec)
+            values = extract(self.state.theta, submodel)
+            content = wire.pack_task(values, spec)
             self.report.bytes_down += wire.payload_bytes(content)
             self.report.densities.append(submodel.density)
+            self.report.pruning_errors.append(pruning_error(self.state.theta, values))
             message = Message(content, client.node, MessageType.TRAIN, group_id=str(round))
             metadata = message.metadata
             yield message
             # The grid has numbered the message by now; only its number is kept, not its payload.
-            del message, content
+            del message, content, values
             self._tasks[metadata.message_id] = client, submodel, spec
 
     def aggregate_train(

@@ -12,6 +12,7 @@ from common.submodel import (
     full_submodel,
     narrowed,
     nested_coordinates,
+    pruning_error,
     scatter,
 )
 from tests.layouts import chain_layout, submodels
@@ -25,6 +26,15 @@ def test_scatter_after_extract_changes_nothing(submodel: Submodel) -> None:
     into = THETA.copy()
     scatter(extract(THETA, submodel), submodel, into)
     np.testing.assert_array_equal(into, THETA)
+
+
+@given(submodels(LAYOUT))
+def test_the_pruning_error_is_what_a_mask_takes_off_the_norm(submodel: Submodel) -> None:
+    masked = np.zeros_like(THETA)
+    scatter(extract(THETA, submodel), submodel, masked)
+    dropped = ((THETA - masked).astype(float) ** 2).sum() / (THETA.astype(float) ** 2).sum()
+    assert pruning_error(THETA, extract(THETA, submodel)) == pytest.approx(dropped, abs=1e-6)
+    assert pruning_error(np.zeros_like(THETA), extract(0 * THETA, submodel)) == 0
 
 
 @given(submodels(LAYOUT))

@@ -77,6 +77,8 @@ def test_a_run_leaves_the_run_directory_it_promises(tmp_path: Path) -> None:
         "clients_replied",
         "clients_failed",
         "density_mean",
+        "pruning_error_mean",
+        "pruning_error_max",
         "gamma_min",
         "uncovered_fraction",
         "never_covered_fraction",
@@ -120,6 +122,14 @@ def test_every_task_carries_one_array_of_its_submodels_size_and_bytes_are_counte
     assert payload <= row["bytes_down"] <= payload + 4 * 1200
     assert payload <= row["bytes_up"] <= payload + 4 * 400
     assert row["density_mean"] == pytest.approx(np.mean(kept) / layout.size)
+    norms = [
+        float(np.square(each[0].numpy().view(np.float32), dtype=np.float64).sum())
+        for each in arrays[:4]
+    ]
+    dropped = [1 - norm / norms[0] for norm in norms]
+    assert row["pruning_error_mean"] == pytest.approx(np.mean(dropped), abs=1e-5)
+    assert row["pruning_error_max"] == pytest.approx(max(dropped), abs=1e-5)
+    assert 0.5 < row["pruning_error_max"] < 1
 
 
 @pytest.mark.parametrize("order", [lambda p: -p, lambda p: (p * 3) % 4])
