@@ -13,8 +13,8 @@ from torch import Tensor
 from client.batches import Batch, draw_batch
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData
-from common.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser
-from common.process import CLOCKS
+from common.denoising import TRAINING_DELTA, eps_denoiser, weighted_error
+from common.process import CLOCKS, perturb
 from common.sections import TrainConfig
 from common.seeding import torch_generator
 from common.submodel import Submodel, narrowed, nested_coordinates
@@ -123,16 +123,16 @@ def train_locally(
             torch.manual_seed(int(rng.integers(2**63 - 1)))
         for _ in range(config.local_steps):
             batch = draw_batch(data, config, rng, generator, shortest).to(device)
-            own.gradient.zero_()
             models = _widths_of_step(own, nested, config.local_widths, rng)
             for model, place in models:
                 if place is not None:
                     torch.index_select(own.theta, 0, place, out=model.theta)
-                    model.gradient.zero_()
-                loss = backward(model, batch, config, len(models))
-                if place is None:
-                    losses.append(loss)
-                else:
+                model.gradient.zero_()
+            loss = backward([model for model, _ in models], batch, config)
+            if models[0][1] is None:
+                losses.append(loss)
+            for model, place in models:
+                if place is not None:
                     own.gradient.index_add_(0, place, model.gradient)
             own.gradient.mul_((config.grad_clip / (own.gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
@@ -144,20 +144,25 @@ def train_locally(
     )
 
 
-def backward(model: FlatModel, batch: Batch, config: RunConfig, widths: int) -> Tensor:
-    """Add the gradient of a batch's mean loss over `widths` and return that loss.
+def backward(models: list[FlatModel], batch: Batch, config: RunConfig) -> Tensor:
+    """Add the gradient of a batch's mean loss over some widths; return the first one's loss.
 
-    The mean is that of the whole batch, however many micro-batches it is computed in.
+    The mean is that of the whole batch, however many micro-batches it is computed in. To "distill",
+    the first width's prediction takes the noise's place for the others (in-place distillation, Yu
+    and Huang 2019): they learn the mean that it has found, without the noise of single examples.
     """
-    total = torch.zeros((), device=batch.x0.device)
+    first = torch.zeros((), device=batch.x0.device)
     for part, share in batch.parts(config.train.accumulate):
-        losses = denoising_loss(
-            model.denoiser, part.x0, part.t, part.noise, config.loss_weight, **part.classes()
-        )
-        loss = losses.mean() * share
-        (loss / widths).backward()
-        total += loss.detach()
-    return total
+        x, target = perturb(part.x0, part.t, part.noise), part.noise
+        for model in models:
+            predicted = model.denoiser(x, part.t, **part.classes())
+            loss = weighted_error(predicted, target, part.t, config.loss_weight).mean() * share
+            (loss / len(models)).backward()
+            if model is models[0]:
+                first += loss.detach()
+                if config.local_widths == "distill":
+                    target = predicted.detach()
+    return first
 
 
 def shortest_time(config: RunConfig, rate: float) -> float:
@@ -199,6 +204,6 @@ def _widths_of_step(
     if not nested:
         return [itself]
     other = nested[rng.integers(len(nested))]
-    if widths == "sandwich":
-        return [itself, other]
-    return [itself] if rng.random() < 0.5 else [other]
+    if widths == "alternate":
+        return [itself] if rng.random() < 0.5 else [other]
+    return [itself, other]

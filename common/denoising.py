@@ -156,5 +156,12 @@ def denoising_loss(
     matching (Vincent 2011; DDPM, Ho et al. 2020, equation 14, at weight "uniform"). `labels` go to
     the denoiser. Raises KeyError for a weight that LOSS_WEIGHTS lacks.
     """
-    error = denoiser(perturb(x0, t, noise), t, **labels) - noise
-    return LOSS_WEIGHTS[weight](t).to(x0) * error.square().flatten(1).mean(1)
+    return weighted_error(denoiser(perturb(x0, t, noise), t, **labels), noise, t, weight)
+
+
+def weighted_error(
+    predicted: Images, target: Images, t: Times, weight: str = "uniform"
+) -> Float[Tensor, " batch"]:
+    """Return lambda(t) times the mean squared difference of two noises, for each example."""
+    error = (predicted - target).square().flatten(1).mean(1)
+    return LOSS_WEIGHTS[weight](t).to(error) * error

@@ -9,11 +9,11 @@ import torch
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from client.batches import draw_batch
-from client.training import FlatModel, learning_rate, shortest_time, train_locally
+from client.training import FlatModel, backward, learning_rate, shortest_time, train_locally
 from common.config import RunConfig
 from common.data import ImageData
 from common.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser, sample_times
-from common.process import CLOCKS
+from common.process import CLOCKS, perturb
 from common.sections import RatesConfig
 from common.seeding import rng_for, torch_generator
 from common.submodel import Submodel, extract, full_submodel, narrowed, nested_coordinates
@@ -141,12 +141,35 @@ def test_a_nested_widths_gradient_is_that_of_the_sliced_weights() -> None:
     assert (theta.grad != 0).sum() > inner.size / 2
 
 
-@pytest.mark.parametrize("widths", ["alternate", "sandwich"])
+@pytest.mark.parametrize("widths", ["alternate", "sandwich", "distill"])
 def test_several_widths_train_a_wide_client_otherwise_and_the_narrowest_alike(widths: str) -> None:
     several = _with(local_widths=widths)
     wide, narrow = full_submodel(LAYOUT), narrowed(full_submodel(LAYOUT), 1)
     assert not np.allclose(_train(CONFIG, wide), _train(several, wide), atol=1e-5)
     np.testing.assert_array_equal(_train(CONFIG, narrow), _train(several, narrow))
+
+
+def test_distillation_teaches_the_narrow_width_what_the_wide_one_predicts() -> None:
+    outer = full_submodel(LAYOUT)
+    inner = narrowed(outer, 2)
+    batch = draw_batch(DATA, CONFIG, np.random.default_rng(0), torch.manual_seed(0))
+    wide, narrow = (
+        FlatModel(torch.from_numpy(extract(THETA, each)), each, CONFIG, 1)
+        for each in (outer, inner)
+    )
+    loss = backward([wide, narrow], batch, _with(local_widths="distill"))
+    own = denoising_loss(wide.denoiser, batch.x0, batch.t, batch.noise).mean()
+    assert loss.item() == pytest.approx(own.item())
+    x = perturb(batch.x0, batch.t, batch.noise)
+    network = load_weights(CONFIG.model, 1, torch.from_numpy(extract(THETA, inner)), inner.widths)
+    predicted = eps_denoiser(network, CLOCKS[CONFIG.clock])(x, batch.t)
+    target = wide.denoiser(x, batch.t).detach()
+    (0.5 * (predicted - target).square().mean()).backward()
+    expected = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+    torch.testing.assert_close(narrow.gradient, expected, atol=1e-6, rtol=1e-4)
+    alone = FlatModel(torch.from_numpy(THETA.copy()), outer, CONFIG, 1)
+    backward([alone], batch, CONFIG)
+    torch.testing.assert_close(wide.gradient, alone.gradient / 2, atol=1e-6, rtol=1e-4)
 
 
 def test_a_narrow_client_learns_at_its_own_rate_and_the_full_one_as_ever() -> None:
