@@ -25,6 +25,9 @@ from common.sections import (
     TrainConfig,
 )
 
+CODE_RATES = {code: Fraction(4 if code == 1 else 3 if code < 5 else 2, 4) for code in range(1, 8)}
+"""The model rate of each of Zhou's client types."""
+
 Scalar = bool | int | float | str
 
 
@@ -32,8 +35,10 @@ class RunConfig(Section):
     """Everything that determines a run; equal configurations give equal bits.
 
     Field defaults describe the default job. `fleet` is rates times counts
-    (``"1x2 1/2x3 1/4x3"``); `participants` "full" sends everybody home who cannot hold the full
-    model; `clients_per_round` 0 means all; `threads` is torch's thread count in a client;
+    (``"1x2 1/2x3 1/4x3"``) or one of Zhou's codes (``"1111223344"``); for `refresh_every`
+    rounds a client keeps the same channels, 0 is all; `participants` "full" sends everybody home
+    who cannot hold the full model; `clients_per_round` 0 means all; `threads` is torch's thread
+    count in a client;
     `local_widths` says which widths a client trains: its own, by turns, or several in each step;
     `init` is where the weights start: at random, or ``diffusers:FOLDER`` for those of a model.
     """
@@ -54,6 +59,7 @@ class RunConfig(Section):
     participants: Literal["all", "full"] = "all"
     clients_per_round: int = Field(0, ge=0)
     policy: str = "static"
+    refresh_every: int = Field(1, ge=0)
     scaler: bool = True
     weighting: Literal["examples", "uniform"] = "examples"
     codec: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -124,12 +130,15 @@ def parse_fleet(text: str) -> tuple[Fraction, ...]:
     """Return the model rate of each client, strongest class first as written.
 
     Args:
-        text: Rates times counts, such as ``"1x2 1/2x3 1/4x3"``; a bare rate counts once.
+        text: Rates times counts, such as ``"1x2 1/2x3 1/4x3"``; a bare rate counts once. Or a
+            fleet code, see `fleet_codes`.
 
     Raises:
         UserError: The text does not parse or a rate is not in (0, 1].
     """
-    rates: list[Fraction] = []
+    rates = [CODE_RATES[code] for code in fleet_codes(text)]
+    if rates:
+        return tuple(rates)
     for word in text.split():
         match = re.fullmatch(r"(\d+(?:/\d+|\.\d+)?)(?:x(\d+))?", word)
         if match is None or match[1].endswith("/0"):
@@ -143,6 +152,27 @@ def parse_fleet(text: str) -> tuple[Fraction, ...]:
     if not rates:
         raise UserError("fleet: empty; write for example '1x2 1/2x3 1/4x3'")
     return tuple(rates)
+
+
+def fleet_codes(text: str) -> tuple[int, ...]:
+    """Return each client's type in a fleet written as Zhou et al. (2023) do, else nothing.
+
+    Args:
+        text: A digit for each of ten clients: 1 holds the full model, 2 to 4 three quarters, 5 to 7
+            one half. `common.policies.quarters` says which quarters.
+
+    Raises:
+        UserError: The code does not have ten digits.
+    """
+    if not re.fullmatch("[1-7]{2,}", text.strip()):
+        return ()
+    codes = tuple(map(int, text.strip()))
+    if len(codes) != 10:
+        raise UserError(
+            f"fleet: the code '{text.strip()}' has {len(codes)} digits; it needs ten from 1 to 7, "
+            "one for each client, such as 1111223344"
+        )
+    return codes
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:

@@ -38,6 +38,8 @@ def save_checkpoint(
         "counts": state.counts,
         "images": state.images,
     }
+    if state.anchor is not None:
+        tensors["anchor"] = state.anchor
     path = folder / f"round-{state.round:04d}.safetensors"
     atomic_write(path, save(tensors, metadata))
     for old in checkpoints(folder)[:-keep]:
@@ -74,7 +76,8 @@ def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerStat
     # there could be several averages hold theirs as a plain vector.
     moments = tensors.get("moments", np.zeros((0, layout.size), np.float32))
     round = int(metadata["round"])
-    return ServerState(round, theta, moments, np.atleast_2d(emas), counts, images)
+    emas, anchor = np.atleast_2d(emas), tensors.get("anchor")
+    return ServerState(round, theta, moments, emas, counts, images, anchor)
 
 
 def _compare(path: Path, written: dict[str, object], config: RunConfig) -> None:

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
-from common.config import RunConfig
-from common.extraction import Request
+from common.config import RunConfig, fleet_codes, parse_fleet
+from common.extraction import GlobalWeights, Request
 from common.seeding import SERVER, rng_for
 from common.submodel import Layout
 
@@ -51,11 +52,42 @@ def muster(rates: Sequence[Fraction], answers: Sequence[tuple[int, int]]) -> lis
     return fleet
 
 
-def request_for(layout: Layout, config: RunConfig, client: Client, round: int) -> Request:
-    """Return what the policy is asked for a client in a round."""
-    rng = rng_for(config.seed, round, client.partition, "extraction")
-    k = layout.kept_per_atom(client.rate)
-    return Request(layout, k, client.index, client.count, round, rng)
+def request_for(
+    layout: Layout,
+    config: RunConfig,
+    client: Client,
+    round: int,
+    weights: GlobalWeights | None = None,
+) -> Request:
+    """Return what the policy is asked for a client in a round, 1 or later.
+
+    Args:
+        layout: The full model's layout.
+        config: The run's configuration.
+        client: Who asks.
+        round: The round; all of a stretch of `refresh_every` rounds ask the same.
+        weights: The global weights before the first round of the stretch.
+    """
+    stretch = 1 + (stretch_start(config, round) - 1) // max(1, config.refresh_every)
+    codes = _codes(config.fleet)
+    return Request(
+        layout,
+        layout.kept_per_atom(client.rate),
+        client.index,
+        client.count,
+        stretch,
+        rng_for(config.seed, stretch, client.partition, "extraction"),
+        config.seed,
+        tuple(layout.kept_per_atom(rate) for rate in _rates(config.fleet)),
+        codes[client.partition] if codes else 0,
+        weights,
+    )
+
+
+def stretch_start(config: RunConfig, round: int) -> int:
+    """Return the round in which clients last moved, at or before a round."""
+    every = config.refresh_every or round
+    return round - (round - 1) % every
 
 
 def participants(fleet: list[Client], config: RunConfig, round: int) -> list[Client]:
@@ -67,3 +99,11 @@ def participants(fleet: list[Client], config: RunConfig, round: int) -> list[Cli
     rng = rng_for(config.seed, round, SERVER, "participants")
     chosen = rng.choice(len(fleet), config.clients_per_round, replace=False)
     return [fleet[i] for i in sorted(chosen)]
+
+
+@cache
+def _rates(fleet: str) -> tuple[Fraction, ...]:
+    return tuple(sorted(set(parse_fleet(fleet))))
+
+
+_codes = cache(fleet_codes)

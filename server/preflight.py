@@ -5,10 +5,10 @@ from fractions import Fraction
 from common.config import RunConfig, parse_fleet
 from common.data import load_dataset
 from common.errors import UserError
-from common.extraction import Request, submodel_for
-from common.seeding import SERVER, rng_for
+from common.extraction import GlobalWeights, submodel_for
 from common.submodel import Layout
-from common.unet import layout_of
+from common.unet import initial_weights, layout_of
+from server.fleet import muster, request_for
 from server.starting import starting_weights
 
 
@@ -63,9 +63,10 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
         )
     if config.participants == "full" and Fraction(1) not in rates:
         raise UserError("participants: 'full' leaves no client of rate 1 in this fleet")
-    for rate in sorted(set(rates)):
-        rng = rng_for(config.seed, 1, SERVER, "rehearsal")
-        submodel_for(config.policy, Request(layout, layout.kept_per_atom(rate), 0, 1, 1, rng))
+    weights = GlobalWeights(layout, lambda: initial_weights(config.model, channels, config.seed))
+    for client in muster(rates, [(0, 0)] * len(rates)):
+        if client.index == 0:
+            submodel_for(config.policy, request_for(layout, config, client, 1, weights))
     if not resumed:
         starting_weights(config, channels)
     return layout

@@ -23,6 +23,8 @@ class ServerState:
         emas: Exponential moving averages of the weights, one for each half-life: E models' memory.
         counts: Client updates that each coordinate has had, as a coverage vector.
         images: Images that have trained each coordinate, as a coverage vector.
+        anchor: The weights by which policies choose while clients stay where they are; None if
+            these are `theta`, or the policy does not look.
     """
 
     round: int
@@ -31,6 +33,7 @@ class ServerState:
     emas: Float32[np.ndarray, "E P"]
     counts: Int64[np.ndarray, "coverage"]
     images: Int64[np.ndarray, "coverage"]
+    anchor: Float32[np.ndarray, "P"] | None = None
 
     @property
     def ema(self) -> Float32[np.ndarray, "P"]:

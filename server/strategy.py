@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from textwrap import shorten
 
 import numpy as np
@@ -24,13 +24,14 @@ from flwr.app import (
 )
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from jaxtyping import Float32
 
 from common import wire
 from common.config import RunConfig
-from common.extraction import submodel_for
+from common.extraction import GlobalWeights, submodel_for
 from common.submodel import Layout, Submodel, extract, pruning_error
 from server.aggregation import CoverageFold
-from server.fleet import Client, participants, request_for
+from server.fleet import Client, participants, request_for, stretch_start
 from server.state import ServerState, advance
 
 log = logging.getLogger("flwr")
@@ -88,6 +89,7 @@ class CoverageAvg(Strategy):
         self.report = RoundReport()
         self.round_counts = np.zeros(layout.coverage_size, dtype=np.int64)
         self._tasks: dict[str, tuple[Client, Submodel, wire.TaskSpec]] = {}
+        self._weights = GlobalWeights(layout, self._policy_theta)
         self._started = 0.0
 
     def arrays(self) -> ArrayRecord:
@@ -101,11 +103,12 @@ class CoverageAvg(Strategy):
         self._started = time.perf_counter()
         round = self.state.round + 1
         clients = participants(self.fleet, self.config, round)
+        weights = self._weights = GlobalWeights(self.layout, self._policy_theta)
         self.report = RoundReport(asked=len(clients))
         self._tasks = {}
         for client in clients:
             submodel = submodel_for(
-                self.config.policy, request_for(self.layout, self.config, client, round)
+                self.config.policy, request_for(self.layout, self.config, client, round, weights)
             )
             spec = wire.spec_for(submodel, round, self.config.policy, self.config.codec)
             values = extract(self.state.theta, submodel)
@@ -149,7 +152,9 @@ class CoverageAvg(Strategy):
             )
         started = time.perf_counter()
         aggregate = fold.finish(self.state.theta)
+        anchor = self._next_anchor(round + 1)
         self.state = advance(self.state, aggregate, self.layout, self.config)
+        self.state = replace(self.state, anchor=anchor)
         self.round_counts = aggregate.counts
         now = time.perf_counter()
         self.report.seconds_aggregate += now - started
@@ -177,6 +182,15 @@ class CoverageAvg(Strategy):
             return
         self.report.bytes_up += wire.payload_bytes(reply.content)
         self.report.losses.append((loss, self.weight(client)))
+
+    def _policy_theta(self) -> Float32[np.ndarray, "P"]:
+        """Return the weights that policies look at: those when clients last moved."""
+        return self.state.theta if self.state.anchor is None else self.state.anchor
+
+    def _next_anchor(self, round: int) -> Float32[np.ndarray, "P"] | None:
+        """Return what policies look at in the next round, if that is not the weights then."""
+        moves = stretch_start(self.config, round) == round
+        return None if moves or not self._weights.looked_at else self._policy_theta()
 
     def weight(self, client: Client) -> float:
         """Return a client's weight in the average."""

@@ -7,10 +7,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from common.config import RunConfig, parse_fleet
-from common.extraction import choose
+from common.data import load_dataset
+from common.extraction import GlobalWeights, choose
 from common.submodel import Layout, Submodel
 from server.fleet import muster, participants, request_for
 from server.preflight import preflight
+from server.starting import starting_weights
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,17 @@ def plan_coverage(config: RunConfig, rounds: int) -> Coverage:
     layout = preflight(config)
     rates = parse_fleet(config.fleet)
     fleet = muster(rates, [(0, 0)] * len(rates))
+    channels = load_dataset(config.data).train.image_shape[0]
+    weights = GlobalWeights(layout, lambda: starting_weights(config, channels))
     counts = np.zeros(layout.coverage_size, dtype=np.int64)
     known: dict[bytes, Submodel] = {}
     gamma_min, kept, updates = len(fleet), 0, 0
     for round in range(1, rounds + 1):
         numbers: Counter[bytes] = Counter()
         for client in participants(fleet, config, round):
-            k, positions = choose(config.policy, request_for(layout, config, client, round))
+            k, positions = choose(
+                config.policy, request_for(layout, config, client, round, weights)
+            )
             key = b"".join([bytes([k]), *(each.tobytes() for each in positions.values())])
             numbers[key] += 1
             if key not in known:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.extraction import POLICIES, Request, axis_colours, submodel_for
-from common.galois import galois_field
+from common.extraction import POLICIES, GlobalWeights, Request, submodel_for
+from common.policies.balanced import axis_colours
+from common.policies.galois import galois_field
 from common.submodel import Axis, Layout, Parameter, Submodel
 from common.unet import layout_of
 from tests.architectures import CIFAR10_DDPM, DIGITS, TINY
@@ -18,7 +19,10 @@ def _submodel(
     policy: str, k: int, slot: int = 0, count: int = 1, layout: Layout = LAYOUT, seed: int = 0
 ) -> Submodel:
     rng = np.random.default_rng([seed, slot])
-    request = Request(layout, k, slot % count, count, slot // count + 1, rng)
+    weights = GlobalWeights(layout, lambda: np.ones(layout.size, np.float32))
+    request = Request(
+        layout, k, slot % count, count, slot // count + 1, rng, code=1, weights=weights
+    )
     return submodel_for(policy, request)
 
 
@@ -65,7 +69,7 @@ def test_random_depends_on_its_stream_alone() -> None:
     assert first == again != other
 
 
-@pytest.mark.parametrize("policy", ["full", *POLICIES])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_rate_one_is_the_full_model_under_every_policy(policy: str) -> None:
     assert _submodel(policy, 4).density == 1
 
@@ -131,7 +135,7 @@ def test_balanced_says_why_it_cannot_serve_a_layout() -> None:
 
 
 def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="'fancy' is not one of full, static, rolling"):
+    with pytest.raises(UserError, match="'fancy' is not one of full, static, ordered, rolling"):
         _submodel("fancy", 1)
 
 

@@ -14,7 +14,7 @@ from common.config import RunConfig
 from common.errors import UserError
 from common.sections import EmaConfig
 from common.unet import layout_of
-from common.wire import WEIGHTS
+from common.wire import SPEC, WEIGHTS
 from server.app import federate
 from server.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from server.history import Row, read_rows
@@ -165,11 +165,19 @@ def test_several_averages_are_all_scored_at_the_end_and_the_best_is_named(tmp_pa
     assert summary["frechet_ema"] == best["frechet_ema"] == summary["report"]["frechet"]
 
 
-@pytest.mark.parametrize("round_of_crash", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("round_of_crash", "policy", "refresh_every"),
+    [(1, "balanced", 1), (2, "balanced", 1), (3, "balanced", 1), (2, "magnitude", 2)],
+)
 def test_a_run_that_dies_and_resumes_equals_one_that_never_stopped(
-    tmp_path: Path, round_of_crash: int
+    tmp_path: Path, round_of_crash: int, policy: str, refresh_every: int
 ) -> None:
-    config = _with(fleet="1x1 1/2x1", ema=EmaConfig(half_life=(100_000, 50)))
+    config = _with(
+        fleet="1x1 1/2x1",
+        ema=EmaConfig(half_life=(100_000, 50)),
+        policy=policy,
+        refresh_every=refresh_every,
+    )
     expected, rows = _run(config, tmp_path / "whole")
 
     class PowerCut(BaseException):
@@ -194,6 +202,18 @@ def test_a_run_that_dies_and_resumes_equals_one_that_never_stopped(
     assert resumed.emas.tobytes() == expected.emas.tobytes()
     assert resumed.counts.tobytes() == expected.counts.tobytes()
     assert json.dumps(resumed_rows) == json.dumps(rows)
+
+
+def test_clients_of_the_policy_magnitude_move_by_the_weights_at_the_start_of_a_stretch(
+    tmp_path: Path,
+) -> None:
+    config = _with(fleet="1/2x2", policy="magnitude", refresh_every=2, rounds=4)
+    grid = LocalGrid(config)
+    federate(grid, config, tmp_path)
+    tasks = [m for m in grid.sent if m.metadata.message_type == "train"]
+    kept = [task.content.config_records[SPEC]["kept"] for task in tasks]
+    assert kept[0] == kept[1] == kept[2] == kept[3] != kept[4]
+    assert kept[4] == kept[5] == kept[6] == kept[7]
 
 
 def test_a_lost_client_is_counted_and_its_coordinates_keep_their_values(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from common.config import RunConfig
+from common.extraction import POLICIES
 from server.app import federate
 from server.checkpoint import checkpoints, load_checkpoint
 from server.history import read_rows
@@ -13,8 +14,12 @@ from simulations.coverage import plan_coverage
 from tests.local_grid import LocalGrid
 from tests.server.test_federation import TINY
 
+POLICIES_THAT_SEE_ALL = [
+    p for p in POLICIES if p not in ("magnitude", "quarters", "quarters-ranked")
+]
 
-@pytest.mark.parametrize("policy", ["static", "rolling", "random", "balanced", "full"])
+
+@pytest.mark.parametrize("policy", [*POLICIES_THAT_SEE_ALL, "core+covering"])
 def test_the_plan_agrees_exactly_with_what_a_run_records(policy: str, tmp_path: Path) -> None:
     config = TINY.model_copy(
         update={"policy": policy, "fleet": "1/2x2 1/4x3", "clients_per_round": 3, "local_steps": 1}
