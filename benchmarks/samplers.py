@@ -51,7 +51,7 @@ def measure(
     run = read_trained_run(run_dir)
     evaluation = run.config.evaluation.model_copy(update={"samples": samples})
     config = run.config.model_copy(update={"evaluation": evaluation})
-    evaluator = evaluator_for(config, load_dataset(config.data))
+    evaluator = evaluator_for(config, load_dataset(config.data, config.shape))
     theta, _ = averaged_weights(run, parse_rate("1"))
     channels = run.train.image_shape[0]
     denoiser = submodel_denoiser(config, theta, full_submodel(run.layout), channels)

@@ -9,7 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from common.config import RunConfig, parse_fleet
-from common.data import ImageData, load_partition
+from common.data import ImageData, load_partition, own_images
 from common.errors import UserError
 from common.wire import RollCall, pack_reply, pack_roll_call, unpack_task
 
@@ -21,7 +21,7 @@ def roll_call(message: Message, context: Context) -> Message:
     """Say who this client is and how many images it holds."""
     config = RunConfig.from_flat(context.run_config)
     partition = _partition_id(context)
-    answer = RollCall(partition, len(_own_images(config, partition)))
+    answer = RollCall(partition, len(_images(config, context)))
     return Message(pack_roll_call(answer), reply_to=message)
 
 
@@ -37,7 +37,7 @@ def train(message: Message, context: Context) -> Message:
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
     partition = _partition_id(context)
-    data = _own_images(config, partition)
+    data = _images(config, context)
     layout = layout_of(config.model, data.image_shape[0])
     values, submodel, spec = unpack_task(message.content, layout)
     rng = rng_for(config.seed, spec.round, partition, "training")
@@ -47,9 +47,15 @@ def train(message: Message, context: Context) -> Message:
     return Message(pack_reply(result.values, spec, metrics), reply_to=message)
 
 
+def _images(config: RunConfig, context: Context) -> ImageData:
+    """Return the images this node is configured to hold, or its part of the run's data set."""
+    return _own_images(config, _partition_id(context), str(context.node_config.get("data", "")))
+
+
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round
-def _own_images(config: RunConfig, partition: int) -> ImageData:
-    """Return this client's part of the data set."""
+def _own_images(config: RunConfig, partition: int, own: str) -> ImageData:
+    if own:
+        return own_images(own, config.data, config.shape, config.model.num_classes)
     return load_partition(
         config.data,
         config.partition,
@@ -57,6 +63,7 @@ def _own_images(config: RunConfig, partition: int) -> ImageData:
         len(parse_fleet(config.fleet)),
         partition,
         config.seed,
+        config.shape,
     )
 
 

@@ -45,6 +45,7 @@ class RunConfig(Section):
 
     name: str = Field("digits", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     data: str = "digits"
+    image_shape: str = Field("", pattern=r"^([13]x[1-9][0-9]*x[1-9][0-9]*)?$")
     partition: Literal["iid", "dirichlet", "classes"] = "iid"
     partition_alpha: float = Field(0.5, gt=0)
     rounds: int = Field(16, ge=1)
@@ -79,6 +80,14 @@ class RunConfig(Section):
     server: ServerConfig = ServerConfig()
     ema: EmaConfig = EmaConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of the images where `image_shape` says so, None for the data set's own."""
+        if not self.image_shape:
+            return None
+        channels, height, width = map(int, self.image_shape.split("x"))
+        return channels, height, width
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> "RunConfig":

@@ -5,25 +5,22 @@ are therefore built once and cached, and a client that starts on a warm cache im
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
+from common.builtin_data import DATASETS, Raw
 from common.errors import UserError
 from common.files import cached_arrays
+from common.own_data import OwnImages, Shape, read_own
 from common.seeding import SERVER, rng_for, torch_generator
 
-HELD_OUT_DIGITS = 360
+OWN = ("folder:", "npz:")
+HELD_OUT_OWN = 5
 KNOWN_IMAGES = 4096, 1024
-# Each photograph is cut into 2 x 4 cells; the right-hand columns of every cell are held out, so
-# that train and held-out patches show the same scenery without sharing a pixel.
-CELL_ROWS, CELL_COLUMNS = 2, 4
-HELD_OUT_COLUMNS = 48
-PATCH_STRIDE = 8
 # Part of the cache keys: raise it when what is built below changes.
 CACHE_FORMAT = 1
 
@@ -38,6 +35,7 @@ class ImageData:
         num_classes: how many classes the data set has, whether or not all occur here.
         name: the data set's name in the configuration.
         flippable: whether a horizontal mirror image is as likely as the image itself.
+        skipped: files that could not be read as images.
     """
 
     images: Float32[np.ndarray, "N C H W"]
@@ -45,6 +43,7 @@ class ImageData:
     num_classes: int
     name: str
     flippable: bool = False
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,9 +56,7 @@ class ImageData:
 
     def select(self, indices: Int64[np.ndarray, " M"]) -> "ImageData":
         """The images at `indices`, in that order."""
-        return ImageData(
-            self.images[indices], self.labels[indices], self.num_classes, self.name, self.flippable
-        )
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
 
 
 class Splits(NamedTuple):
@@ -69,27 +66,13 @@ class Splits(NamedTuple):
     test: ImageData
 
 
-class _Raw(NamedTuple):
-    """A data set as it is cached: intensities from 0 to `white`, which become -1 to 1."""
-
-    train_images: UInt8[np.ndarray, "N C H W"]
-    train_labels: Int64[np.ndarray, " N"]
-    test_images: UInt8[np.ndarray, "M C H W"]
-    test_labels: Int64[np.ndarray, " M"]
-
-
 _Indices = Int64[np.ndarray, " _"]
 
 
-class _Builder(NamedTuple):
-    build: Callable[[], _Raw]
-    white: int
-    num_classes: int
-    flippable: bool
-
-
-def load_dataset(name: str) -> Splits:
+def load_dataset(name: str, shape: Shape | None = None) -> Splits:
     """The data set called `name`, from the cache where it has been prepared before.
+
+    `shape` is the run's `image-shape`, which a folder of pictures needs and others must agree with.
 
     - `digits`: scikit-learn's 1797 handwritten digits, 1x8x8, 10 classes; a fixed stratified split
       into 1437 for training and 360 held out.
@@ -98,16 +81,27 @@ def load_dataset(name: str) -> Splits:
       strips of the photographs that no training patch touches. 5200 and 4048 training patches.
     - a law of `common.known` and a side, such as `gaussian-field8`: draws of it, whose score is
       known; 4096 for training and 1024 held out, 1xSxS.
+    - `folder:PATH`, `npz:PATH`: the user's own (`common.own_data`); every fifth image of a class is
+      held out.
 
     Raises:
-        UserError: no such data set, or the cache folder cannot be written.
+        UserError: no such data set, or of another shape, or the cache folder cannot be written.
     """
-    if name not in DATASETS:
-        return _known(name)
+    if name.startswith(OWN):
+        splits = _split_own(name, read_own(name, shape))
+    else:
+        splits = _built_in(name) if name in DATASETS else _known(name)
+    if shape not in (None, splits.train.image_shape):
+        has = "x".join(map(str, splits.train.image_shape))
+        raise UserError(f"image-shape: the images of {name} are {has}; leave it empty")
+    return splits
+
+
+def _built_in(name: str) -> Splits:
     builder = DATASETS[name]
     key = {"data": name, "format": CACHE_FORMAT, **_versions("scikit-learn", "numpy", "pillow")}
     cached = cached_arrays(f"data-{name}", key, lambda: builder.build()._asdict())
-    raw = _Raw(**cached)
+    raw = Raw(**cached)
 
     def scaled(images: UInt8[np.ndarray, "N C H W"], labels: np.ndarray) -> ImageData:
         values = images.astype(np.float32) * np.float32(2 / builder.white) - np.float32(1)
@@ -126,7 +120,7 @@ def _known(name: str) -> Splits:
         laws = ", ".join(f"{each}8" for each in LAWS)
         raise UserError(
             f"data: no data set {name!r}; choose one of {', '.join(DATASETS)}, or a known law with "
-            f"its side: {laws}"
+            f"its side: {laws}; or {', '.join(f'{kind}PATH' for kind in OWN)}"
         )
     drawn, labels = law.draw(sum(KNOWN_IMAGES), torch_generator(rng_for(0, 0, SERVER, name)))
     whole = ImageData(drawn.float().numpy(), labels.numpy(), law.num_classes, name)
@@ -134,8 +128,39 @@ def _known(name: str) -> Splits:
     return Splits(whole.select(train), whole.select(test))
 
 
+def own_images(source: str, data: str, shape: Shape | None, num_classes: int) -> ImageData:
+    """All images of `source`, a device's own folder or file, as its part of a run on `data`.
+
+    Classes must mean the same on every device. So a conditional run, of `num_classes`, takes labels
+    that are numbers, in an .npz file or as names of sub-folders; in others labels do not matter.
+
+    Raises:
+        UserError: as `read_own`, or a label is not one of the run's classes.
+    """
+    if not source.startswith(OWN):
+        raise UserError(f"data: a node's own is folder:PATH or npz:PATH, not {source!r}")
+    if shape is None and data in DATASETS:
+        shape = DATASETS[data].shape
+    if shape is None:
+        raise UserError("image-shape: the run must set it, since this node has images of its own")
+    own = read_own(source, shape)
+    odd = [name for name in own.classes if not name.isdecimal() or int(name) >= num_classes]
+    if num_classes and odd:
+        raise UserError(
+            f"data: {source} has the class {odd[0]!r}; this run's classes are the numbers"
+            f" 0 … {num_classes - 1}, which also name the sub-folders"
+        )
+    return _scaled_own(source, own)
+
+
 def load_partition(
-    data: str, partition: str, alpha: float, num_partitions: int, partition_id: int, seed: int
+    data: str,
+    partition: str,
+    alpha: float,
+    num_partitions: int,
+    partition_id: int,
+    seed: int,
+    shape: Shape | None = None,
 ) -> ImageData:
     """The training images of client `partition_id` of `num_partitions`.
 
@@ -144,7 +169,7 @@ def load_partition(
     """
     if not 0 <= partition_id < num_partitions:
         raise UserError(f"partition-id {partition_id} is not in 0..{num_partitions - 1}")
-    train = load_dataset(data).train
+    train = load_dataset(data, shape).train
     key = {
         "labels": hashlib.sha256(train.labels.tobytes()).hexdigest(),
         "partition": partition,
@@ -160,7 +185,7 @@ def load_partition(
         ends = np.cumsum([len(part) for part in parts])
         return {"indices": np.concatenate(parts), "ends": ends}
 
-    cached = cached_arrays(f"partition-{data}", key, build)
+    cached = cached_arrays(f"partition-{data.partition(':')[0]}", key, build)
     return train.select(np.split(cached["indices"], cached["ends"][:-1])[partition_id])
 
 
@@ -240,43 +265,24 @@ def _by_flower(
     ]
 
 
-def _digits() -> _Raw:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    images = digits.images.astype(np.uint8)[:, None]
-    labels = digits.target.astype(np.int64)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=HELD_OUT_DIGITS, stratify=labels, random_state=0
-    )
-    return _Raw(images[train], labels[train], images[test], labels[test])
-
-
-def _patches(size: int) -> _Raw:
-    from sklearn.datasets import load_sample_images
-
-    cut: list[list[np.ndarray]] = [[], []]
-    labels: list[list[int]] = [[], []]
-    for photograph_index, photograph in enumerate(load_sample_images().images):
-        height, width = photograph.shape[0] // CELL_ROWS, photograph.shape[1] // CELL_COLUMNS
-        for cell in range(CELL_ROWS * CELL_COLUMNS):
-            top, left = cell // CELL_COLUMNS * height, cell % CELL_COLUMNS * width
-            area = photograph[top : top + height, left : left + width]
-            for split, strip in enumerate(np.split(area, [width - HELD_OUT_COLUMNS], axis=1)):
-                windows = np.lib.stride_tricks.sliding_window_view(strip, (size, size), (0, 1))
-                patches = windows[::PATCH_STRIDE, ::PATCH_STRIDE].reshape(-1, 3, size, size)
-                cut[split].append(patches)
-                labels[split] += [photograph_index * CELL_ROWS * CELL_COLUMNS + cell] * len(patches)
-    (train, test), (train_labels, test_labels) = map(np.concatenate, cut), map(np.array, labels)
-    return _Raw(train, train_labels, test, test_labels)
+def _split_own(source: str, own: OwnImages) -> Splits:
+    images = _scaled_own(source, own)
+    ranks = np.empty(len(images), dtype=np.int64)
+    for label in np.unique(images.labels):
+        members = np.flatnonzero(images.labels == label)
+        ranks[members] = np.arange(len(members))
+    held_out = ranks % HELD_OUT_OWN == HELD_OUT_OWN - 1
+    if not held_out.any():
+        raise UserError(
+            f"data: {source} has no class of {HELD_OUT_OWN} images, so that none can be held out"
+        )
+    return Splits(images.select(np.flatnonzero(~held_out)), images.select(np.flatnonzero(held_out)))
 
 
-DATASETS: Mapping[str, _Builder] = {
-    "digits": _Builder(_digits, white=16, num_classes=10, flippable=False),
-    "patches16": _Builder(lambda: _patches(16), white=255, num_classes=16, flippable=True),
-    "patches32": _Builder(lambda: _patches(32), white=255, num_classes=16, flippable=True),
-}
+def _scaled_own(source: str, own: OwnImages) -> ImageData:
+    images = own.images.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+    # Whether a mirror image is a fair one is for those to judge who know the pictures.
+    return ImageData(images, own.labels, len(own.classes), source, True, len(own.skipped))
 
 
 def _versions(*distributions: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
             size, a rate does not fit the atoms, the policy cannot serve the layout, or nobody may
             take part, or `init` is not a model of this architecture; the line names the key.
     """
-    train = load_dataset(config.data).train
+    train = load_dataset(config.data, config.shape).train
     channels, *sides = train.image_shape
     factor = 2 ** (len(config.model.widths) - 1)
     if any(side % factor for side in sides):

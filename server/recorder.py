@@ -57,7 +57,7 @@ class Recorder:
     run_dir: Path
 
     def __post_init__(self) -> None:
-        self.splits = load_dataset(self.config.data)
+        self.splits = load_dataset(self.config.data, self.config.shape)
         self.evaluator = evaluator_for(self.config, self.splits)
         self.history = History(self.run_dir / "history.jsonl")
 

@@ -40,7 +40,7 @@ def evaluate_run(
     config = run.config
     chosen = parse_rate(run.summary.get("best_rate", "1") if rate is None else rate)
     theta, which = averaged_weights(run, chosen)
-    splits = load_dataset(config.data)
+    splits = load_dataset(config.data, config.shape)
     submodel = narrowed(full_submodel(run.layout), run.layout.kept_per_atom(chosen))
     denoiser = submodel_denoiser(
         config, run.state.theta if raw else theta, submodel, run.train.image_shape[0]

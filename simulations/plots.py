@@ -122,7 +122,7 @@ def _reference_lines(axes: Axes, run: Run) -> None:
 def coverage(run: Run) -> Figure:
     """Draw how often each layer was trained in a run."""
     config = run.config
-    layout = layout_of(config.model, load_dataset(config.data).train.image_shape[0])
+    layout = layout_of(config.model, load_dataset(config.data, config.shape).train.image_shape[0])
     state = load_checkpoint(checkpoints(run.path / "checkpoints")[-1], config, layout)
     title = f"{run.name}: policy {config.policy}, fleet {config.fleet}, {state.round} rounds"
     return coverage_figure(layout, state.counts, state.round, title)
@@ -185,7 +185,7 @@ def strip(run: Run) -> Figure:
     if not pictures:
         raise UserError(f"{run.path}: no samples yet, so there is nothing to draw")
     chosen = np.unique(np.linspace(0, len(pictures) - 1, STRIP_ROUNDS).round().astype(int))
-    side = load_dataset(run.config.data).train.image_shape[1]
+    side = load_dataset(run.config.data, run.config.shape).train.image_shape[1]
     figure = Figure(figsize=(6, 0.75 * len(chosen)), layout="constrained")
     rows = figure.subplots(len(chosen), 1, squeeze=False).ravel()
     for axes, i in zip(rows, chosen, strict=True):

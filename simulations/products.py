@@ -62,7 +62,7 @@ def read_trained_run(run_dir: Path) -> TrainedRun:
     found = checkpoints(run_dir / "checkpoints")
     if not found:
         raise UserError(f"{run_dir}: no checkpoint yet; wait for the first round to complete")
-    train = load_dataset(config.data).train
+    train = load_dataset(config.data, config.shape).train
     layout = layout_of(config.model, train.image_shape[0])
     state = load_checkpoint(found[-1], config, layout)
     path = run_dir / "summary.json"

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from common.data import load_dataset
 from common.errors import UserError
+from common.own_data import fit_picture, open_picture
 
 HELD_OUT = "held-out"
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -49,7 +49,7 @@ def read_images(source: str, data: str, shape: tuple[int, int, int], count: int)
             small.
     """
     if source == HELD_OUT:
-        test = load_dataset(data).test
+        test = load_dataset(data, shape).test
         # Evenly over all of them, since neighbours may show the same place.
         test = test.select(np.linspace(0, len(test) - 1, min(count, len(test))).astype(np.int64))
         return Pictures(torch.from_numpy(test.images), torch.from_numpy(test.labels), 0)
@@ -69,19 +69,11 @@ def read_images(source: str, data: str, shape: tuple[int, int, int], count: int)
 
 def _read(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, bool]:
     channels, height, width = shape
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
-    # Pillow raises SyntaxError and ValueError, too, for files that are damaged in some way.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a picture ({error})") from None
+    picture = open_picture(path, channels)
     if picture.width < width or picture.height < height:
         raise UserError(
             f"{path}: {picture.width}x{picture.height} pixels, smaller than this run's images of "
             f"{width}x{height}; give a larger picture"
         )
-    fitted = picture.size != (width, height)
-    if fitted:
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-    values = np.asarray(picture, dtype=np.float32) / np.float32(127.5) - np.float32(1)
-    return torch.from_numpy(values.reshape(height, width, channels)).permute(2, 0, 1), fitted
+    values = fit_picture(picture, shape).astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return torch.from_numpy(values), picture.size != (width, height)

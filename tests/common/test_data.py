@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data import DATASETS, load_dataset, load_partition, partition_indices
+from common.builtin_data import DATASETS
+from common.data import load_dataset, load_partition, partition_indices
 from common.errors import UserError
 
 
