@@ -10,6 +10,7 @@ from functools import cache
 from common.errors import UserError
 from common.policies import POLICIES
 from common.policies.core import with_core
+from common.policies.foreign import foreign_policy, offered
 from common.policies.request import GlobalWeights, Policy, Positions, Request
 from common.submodel import Submodel
 
@@ -47,13 +48,19 @@ def choose(policy: str, request: Request) -> tuple[int, Positions]:
 
 @cache
 def policy_named(name: str) -> Policy:
-    """Return a policy by its name, or ``core+NAME`` and ``core2+NAME`` of one with a core.
+    """Return a policy by its name.
+
+    Args:
+        name: One of ours, of an entry point, or ``package.module:function``; with a core of one or
+            more positions as ``core+NAME`` and ``core2+NAME``.
 
     Raises:
         UserError: There is no such policy; the line lists those that there are.
     """
     if core := re.fullmatch(r"core(\d*)\+(.+)", name):
         return with_core(int(core[1] or 1), policy_named(core[2]))
-    if name not in POLICIES:
-        raise UserError(f"policy: '{name}' is not one of {', '.join(POLICIES)}, core+POLICY")
-    return POLICIES[name]
+    policy = POLICIES.get(name) or foreign_policy(name)
+    if policy is None:
+        names = ", ".join([*POLICIES, *offered(), "core+POLICY"])
+        raise UserError(f"policy: '{name}' is not one of {names} or package.module:function")
+    return policy

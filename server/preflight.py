@@ -1,6 +1,7 @@
 """Everything about a configuration that can be refused before anything is asked or written."""
 
 from fractions import Fraction
+from functools import cache
 
 from common.config import RunConfig, parse_fleet
 from common.data import load_dataset
@@ -15,8 +16,8 @@ from server.starting import starting_weights
 def preflight(config: RunConfig, resumed: bool = False) -> Layout:
     """Check that a configuration fits together and return the full model's layout.
 
-    Every rate's first assignment is tried, so that a policy which cannot serve this model says so
-    now. Where a run starts is of no account to one that is `resumed`.
+    Assignments of every rate are tried, so that a policy which cannot serve this model says so now.
+    Where a run starts is of no account to one that is `resumed`.
 
     Raises:
         UserError: The data set does not exist or has too few images, levels do not fit its image
@@ -61,12 +62,36 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
             f"fleet: {len(rates)} clients cannot share the {len(train)} images of {config.data}; "
             f"name 1 to {len(train)} clients"
         )
-    if config.participants == "full" and Fraction(1) not in rates:
-        raise UserError("participants: 'full' leaves no client of rate 1 in this fleet")
-    weights = GlobalWeights(layout, lambda: initial_weights(config.model, channels, config.seed))
-    for client in muster(rates, [(0, 0)] * len(rates)):
-        if client.index == 0:
-            submodel_for(config.policy, request_for(layout, config, client, 1, weights))
+    rehearse(config, layout, channels)
     if not resumed:
         starting_weights(config, channels)
     return layout
+
+
+def rehearse(config: RunConfig, layout: Layout, image_channels: int) -> None:
+    """Try assignments of every rate: those of the first two rounds and the last, each twice.
+
+    Raises:
+        UserError: Nobody may take part, a rate does not fit the atoms, or the policy cannot serve
+            the layout or does not answer the same question the same way.
+    """
+    rates = parse_fleet(config.fleet)
+    if config.participants == "full" and Fraction(1) not in rates:
+        raise UserError("participants: 'full' leaves no client of rate 1 in this fleet")
+    theta = cache(lambda: initial_weights(config.model, image_channels, config.seed))
+    for client in muster(rates, [(0, 0)] * len(rates)):
+        if client.index > 0:
+            continue
+        for round in sorted({1, 2, config.rounds}):
+            first, again = (
+                submodel_for(
+                    config.policy,
+                    request_for(layout, config, client, round, GlobalWeights(layout, theta)),
+                ).bitmask()
+                for _ in range(2)
+            )
+            if first != again:
+                raise UserError(
+                    f"policy: '{config.policy}' chose differently for one and the same client and "
+                    "round; draw from request.rng alone"
+                )

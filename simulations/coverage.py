@@ -10,8 +10,9 @@ from common.config import RunConfig, parse_fleet
 from common.data import load_dataset
 from common.extraction import GlobalWeights, choose
 from common.submodel import Layout, Submodel
+from common.unet import layout_of
 from server.fleet import muster, participants, request_for
-from server.preflight import preflight
+from server.preflight import rehearse
 from server.starting import starting_weights
 
 
@@ -55,10 +56,11 @@ def plan_coverage(config: RunConfig, rounds: int) -> Coverage:
     Raises:
         UserError: The configuration does not fit together.
     """
-    layout = preflight(config)
     rates = parse_fleet(config.fleet)
     fleet = muster(rates, [(0, 0)] * len(rates))
     channels = load_dataset(config.data).train.image_shape[0]
+    layout = layout_of(config.model, channels)
+    rehearse(config, layout, channels)
     weights = GlobalWeights(layout, lambda: starting_weights(config, channels))
     counts = np.zeros(layout.coverage_size, dtype=np.int64)
     known: dict[bytes, Submodel] = {}
