@@ -1,9 +1,9 @@
 """Fréchet distance against network evaluations, for our samplers and diffusers' on one model.
 
 `python -m benchmarks.samplers RUN --json` takes a finished run's averaged weights at full width and
-its own noise, grid and classifier. Each sampler's value in few evaluations is compared with its own
-in `--reference` steps; diffusers' schedulers work on the exported weights with the exported
-schedule. Rows appear as they are measured.
+its own noise and classifier. A case is a sampler on the run's grid, or on another (`heun/log-snr`).
+Its value in few evaluations is compared with its own in `--reference`; diffusers' schedulers work
+on the exported weights with the exported schedule. Rows appear as they are measured.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -29,27 +29,58 @@ from common.seeding import SERVER, rng_for, torch_generator
 from common.submodel import full_submodel
 from server.evaluation import Evaluator
 from server.recorder import evaluator_for
-from simulations.products import TrainedRun, averaged_weights, parse_rate, read_trained_run
+from simulations.products import BATCH, TrainedRun, averaged_weights, parse_rate, read_trained_run
 
-BUDGETS = (4, 6, 8, 10, 12, 15, 20, 30, 50)
+BUDGETS = (5, 8, 10, 12, 15, 20, 50)
 CLOSE = 0.05
+FROM_ABOVE = f"evaluations_at_most_{CLOSE:.0%}_above"
+EITHER_WAY = f"evaluations_within_{CLOSE:.0%}"
+OURS = [*SAMPLERS, "exponential/kappa"]
 DIFFUSERS: dict[str, tuple[str, dict[str, Any]]] = {
     "diffusers DDIM": ("DDIMScheduler", {}),
     "diffusers DPM-Solver++": ("DPMSolverMultistepScheduler", {}),
+    # Its largest value is 1 unless told otherwise, so that this clips as the others do.
+    "diffusers DPM-Solver++ clipped": ("DPMSolverMultistepScheduler", {"thresholding": True}),
     "diffusers DPM-Solver++ Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
 }
 """Scheduler and what is set differently from the exported configuration and diffusers' defaults."""
 
-Draw = Callable[[int], tuple[Tensor, int]]
-"""From a number of steps to images and the evaluations that each of them took."""
+
+class Case(NamedTuple):
+    """A sampler as it is measured.
+
+    Attributes:
+        draw: From a number of steps to images.
+        steps_for: From a budget of evaluations to steps.
+        evaluations: From steps to the evaluations that each image takes.
+    """
+
+    draw: Callable[[int], Tensor]
+    steps_for: Callable[[int], int]
+    evaluations: Callable[[int], int]
 
 
 def measure(
-    run_dir: Path, samples: int, reference: int, budgets: tuple[int, ...], cases: list[str]
+    run_dir: Path,
+    samples: int,
+    reference: int,
+    budgets: tuple[int, ...],
+    names: list[str],
+    clip: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each sampler and budget, then how many evaluations came close enough."""
+    """Yield a row for each case and budget, then how many evaluations came close enough.
+
+    Args:
+        run_dir: The run directory.
+        samples: Images of a Fréchet distance.
+        reference: Evaluations of the long run, at least as many as any budget.
+        budgets: Evaluations.
+        names: Of cases, among `OURS`, ``SAMPLER/GRID`` and `DIFFUSERS`.
+        clip: Whether our samplers clip the predicted image, if the run's evaluation does.
+    """
     run = read_trained_run(run_dir)
-    evaluation = run.config.evaluation.model_copy(update={"samples": samples})
+    changes = {"samples": samples, "clip": clip and run.config.evaluation.clip}
+    evaluation = run.config.evaluation.model_copy(update=changes)
     config = run.config.model_copy(update={"evaluation": evaluation})
     evaluator = evaluator_for(config, load_dataset(config.data, config.shape))
     theta, _ = averaged_weights(run, parse_rate("1"))
@@ -57,51 +88,63 @@ def measure(
     denoiser = submodel_denoiser(config, theta, full_submodel(run.layout), channels)
     denoiser = clipped(denoiser) if evaluation.clip else denoiser
     with TemporaryDirectory() as folder:
-        for case in cases:
-            if case in SAMPLERS:
-                draw = _ours(case, denoiser, evaluator, config)
-                steps = {SAMPLERS[case].steps_for(budget) for budget in budgets}
+        for name in names:
+            if name in DIFFUSERS:
+                case = _theirs(*DIFFUSERS[name], run, evaluator, Path(folder) / "model")
             else:
-                draw = _theirs(*DIFFUSERS[case], run, evaluator, Path(folder) / "model")
-                steps = set(budgets)
-            yield from _case(case, draw, sorted(steps), reference, evaluator)
+                case = _ours(name, denoiser, evaluator, config)
+            yield from _rows(name, case, budgets, reference, evaluator)
 
 
-def _case(
-    case: str, draw: Draw, steps: list[int], reference: int, evaluator: Evaluator
+def _rows(
+    name: str, case: Case, budgets: tuple[int, ...], reference: int, evaluator: Evaluator
 ) -> Iterator[dict[str, Any]]:
     measured: dict[int, float] = {}
-    for count in [*steps, reference]:
+    for budget in sorted({*budgets, reference}):
+        steps = case.steps_for(budget)
+        used = case.evaluations(steps)
         started = time.perf_counter()
-        images, used = draw(count)
+        row = {"budget": budget, "evaluations": used, "steps": steps}
+        try:
+            images = case.draw(steps)
+        except IndexError as error:  # diffusers' Karras sigmas beyond some number of steps
+            yield _row(name, "frechet", math.nan, **row, error=f"IndexError: {error}")
+            continue
         value = evaluator.frechet(images.clamp(-1, 1))
         measured[used] = value
-        yield _row(
-            case, "frechet", value, evaluations=used, steps=count, samples=len(images),
-            seconds=round(time.perf_counter() - started, 2),
-        )  # fmt: skip
-    # From there on, so that a lucky one does not count. Below the long run's value is no fault.
-    best, close = value, math.nan
+        seconds = round(time.perf_counter() - started, 2)
+        yield _row(name, "frechet", value, **row, samples=len(images), seconds=seconds)
+    long = measured.get(case.evaluations(case.steps_for(reference)), math.nan)
+    high, low = (1 + CLOSE) * long, (1 - CLOSE) * long
+    yield _row(name, FROM_ABOVE, _close_from(measured, lambda value: value <= high))
+    yield _row(name, EITHER_WAY, _close_from(measured, lambda value: low <= value <= high))
+
+
+def _close_from(measured: dict[int, float], is_close: Callable[[float], bool]) -> float:
+    """Return the evaluations from which on all are close, so that a lucky one does not count."""
+    close = math.nan
     for used in sorted(measured, reverse=True):
-        if not measured[used] <= (1 + CLOSE) * best:
+        if not is_close(measured[used]):
             break
         close = used
-    yield _row(case, f"evaluations_within_{CLOSE:.0%}_of_{reference}_steps", close)
+    return close
 
 
-def _ours(name: str, denoiser: Denoiser, evaluator: Evaluator, config: RunConfig) -> Draw:
-    def draw(steps: int) -> tuple[Tensor, int]:
-        grid = GRIDS[config.evaluation.grid](evaluator.clock, steps, DELTA)
+def _ours(name: str, denoiser: Denoiser, evaluator: Evaluator, config: RunConfig) -> Case:
+    sampler, _, grid = name.partition("/")
+    times = GRIDS[grid or config.evaluation.grid]
+
+    def draw(steps: int) -> Tensor:
         generator = torch_generator(rng_for(config.seed, 0, SERVER, "evaluation-sampler"))
-        images = sample(name, denoiser, grid, evaluator.noise, generator)
-        return images, SAMPLERS[name].evaluations(steps)
+        grid = times(evaluator.clock, steps, DELTA)
+        return sample(sampler, denoiser, grid, evaluator.noise, generator, BATCH)
 
-    return draw
+    return Case(draw, SAMPLERS[sampler].steps_for, SAMPLERS[sampler].evaluations)
 
 
 def _theirs(
     name: str, options: dict[str, Any], run: TrainedRun, evaluator: Evaluator, folder: Path
-) -> Draw:
+) -> Case:
     import diffusers
 
     channels, height, width = run.train.image_shape
@@ -112,15 +155,16 @@ def _theirs(
     scheduler_class = getattr(diffusers, name)
 
     @torch.no_grad()
-    def draw(steps: int) -> tuple[Tensor, int]:
+    def draw(steps: int) -> Tensor:
         scheduler = scheduler_class.from_config(pipeline.scheduler.config, **options)
         scheduler.set_timesteps(steps)
         x = evaluator.noise * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
-            x = scheduler.step(pipeline.unet(x, t).sample, t, x).prev_sample
-        return x, len(scheduler.timesteps)
+            output = torch.cat([pipeline.unet(part, t).sample for part in x.split(BATCH)])
+            x = scheduler.step(output, t, x).prev_sample
+        return x
 
-    return draw
+    return Case(draw, steps_for=lambda budget: budget, evaluations=lambda steps: steps)
 
 
 def _row(case: str, metric: str, value: float, **more: Any) -> dict[str, Any]:
@@ -129,16 +173,22 @@ def _row(case: str, metric: str, value: float, **more: Any) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table: a line for each sampler, a column for each budget."""
-    distances = [row for row in rows if row["metric"] == "frechet" and row["value"] is not None]
-    cases = list(dict.fromkeys(row["case"] for row in rows))
-    lines = ["| sampler | Fréchet distance (evaluations) | within 5 % from |", "|---|---|---|"]
-    for case in cases:
-        ours = [row for row in distances if row["case"] == case]
-        values = ", ".join(f"{row['value']:.2f} ({row['evaluations']})" for row in ours)
-        close = [r["value"] for r in rows if r["case"] == case and r["metric"] != "frechet"]
-        lines.append(f"| {case} | {values} | {close[0] if close else ''} |")
+    """Return the rows as a Markdown table: a line for each case, a column for each budget."""
+    budgets = sorted({row["budget"] for row in rows if "budget" in row})
+    heads = ["evaluations, at most", *map(str, budgets), "at most 5 % above", "within 5 %"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        found = {row.get("budget", row["metric"]): row for row in rows if row["case"] == case}
+        cells = [_cell(found.get(column, {})) for column in (*budgets, FROM_ABOVE, EITHER_WAY)]
+        lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return str(row["error"]).partition(":")[0]
+    value = row.get("value")
+    return "never" if value is None else f"{value:.4g}"
 
 
 def draw_figure(rows: list[dict[str, Any]], path: Path) -> None:
@@ -164,9 +214,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="a run directory")
     parser.add_argument("--json", action="store_true", help="a JSON object per line")
     parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--reference", type=int, default=500, help="steps of the long run")
+    parser.add_argument("--reference", type=int, default=500, help="evaluations of the long run")
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)))
-    parser.add_argument("--cases", default=",".join([*SAMPLERS, *DIFFUSERS]))
+    parser.add_argument("--cases", default=",".join([*OURS, *DIFFUSERS]))
+    parser.add_argument("--no-clip", action="store_true", help="do not clip predicted images")
     parser.add_argument("--rows", type=Path, nargs="*", help="draw these lines, measure nothing")
     parser.add_argument("--figure", type=Path, help="a PNG file to draw")
     given = parser.parse_args(arguments)
@@ -175,8 +226,9 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [json.loads(line) for path in given.rows for line in path.read_text().splitlines()]
     else:
         budgets = tuple(map(int, given.budgets.split(",")))
-        cases = given.cases.split(",")
-        for row in measure(given.run, given.samples, given.reference, budgets, cases):
+        names = given.cases.split(",")
+        clip = not given.no_clip
+        for row in measure(given.run, given.samples, given.reference, budgets, names, clip):
             rows.append(row)
             if given.json:
                 print(json.dumps(row), flush=True)

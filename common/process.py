@@ -188,6 +188,30 @@ def kappa_grid(horizon: float, delta: float, kappa: float) -> Grid:
     # The slack keeps a quotient that is whole in exact arithmetic from rounding up to one more.
     equal = math.ceil((horizon - knee) / kappa - 1e-9)
     geometric = math.ceil(math.log(knee / delta) / math.log1p(kappa) - 1e-9)
+    return _equal_then_geometric(horizon, delta, equal, geometric)
+
+
+def least_kappa_grid(clock: Clock, num_steps: int, delta: float = DELTA) -> Grid:
+    """Return the grid of num_steps steps that meets `kappa_grid`'s condition at the least kappa.
+
+    It has as many equal and geometric steps as makes the larger of the two parts' kappas smallest.
+    Raises ValueError unless num_steps >= 1 and 0 < delta < min(1, horizon).
+    """
+    knee = min(1.0, clock.horizon)
+    if num_steps < 1 or not 0 < delta < knee:
+        raise ValueError(f"need num_steps >= 1 and 0 < delta < {knee:g}: {num_steps}, {delta:g}")
+
+    def kappa(equal: int) -> float:
+        first = (clock.horizon - knee) / equal if equal else math.inf
+        return max(first, (knee / delta) ** (1 / (num_steps - equal)) - 1)
+
+    equal = min(range(num_steps), key=kappa) if clock.horizon > knee else 0
+    return _equal_then_geometric(clock.horizon, delta, equal, num_steps - equal)
+
+
+def _equal_then_geometric(horizon: float, delta: float, equal: int, geometric: int) -> Grid:
+    """Return a grid with equal steps down to time 1 and geometric ones from there."""
+    knee = min(1.0, horizon)
     share = torch.arange(geometric + 1, dtype=torch.float64) / geometric
     head = torch.linspace(horizon, knee, equal + 1, dtype=torch.float64)[:-1]
     times = torch.cat([head, knee * (delta / knee) ** share])
@@ -196,7 +220,7 @@ def kappa_grid(horizon: float, delta: float, kappa: float) -> Grid:
 
 
 GRIDS: dict[str, Callable[[Clock, int, float], Tensor]] = {
-    "clock": clock_grid, "edm": edm_grid, "log-snr": log_snr_grid,
+    "clock": clock_grid, "edm": edm_grid, "log-snr": log_snr_grid, "kappa": least_kappa_grid,
 }  # fmt: skip
 """Time grids by name. For `dpmpp2m` in 10 to 20 evaluations of an exact score "log-snr" serves both
 clocks; "clock" does as well on the cosine and several times worse on the linear one."""

@@ -101,7 +101,7 @@ class EvaluationConfig(Section):
     sampler: Literal["exponential", "ancestral", "ddim", "euler", "heun", "dpmpp2m"] = "dpmpp2m"
     evaluations: int = Field(12, ge=1, description="network evaluations per image")
     clip: bool = Field(True, description="clip the predicted image to [-1, 1] while sampling")
-    grid: Literal["log-snr", "clock", "edm"] = "edm"
+    grid: Literal["log-snr", "clock", "edm", "kappa"] = "edm"
     guidance: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Ho and Salimans (2022); doubles the cost"
     )

@@ -20,21 +20,34 @@ class _Judge:
         return float(images.mean())
 
 
-def _close(distances: dict[int, float]) -> Any:
-    def draw(steps: int) -> tuple[Tensor, int]:
-        return torch.full((2, 1, 1, 1), distances[steps]), steps + 1
+def _close(distances: dict[int, float]) -> list[Any]:
+    """Return from how many evaluations on these distances are close to the last one's."""
 
-    *steps, last = distances
-    rows = list(samplers._case("some", draw, steps, last, _Judge()))  # type: ignore[arg-type]
-    assert [row["evaluations"] for row in rows[:-1]] == [step + 1 for step in distances]
-    return rows[-1]["value"]
+    def draw(steps: int) -> Tensor:
+        if steps not in distances:
+            raise IndexError("index out of range")
+        return torch.full((2, 1, 1, 1), distances[steps])
+
+    case = samplers.Case(draw, lambda budget: budget - 1, lambda steps: steps + 1)
+    budgets = tuple(step + 1 for step in (5, 10, 20, 500))
+    rows = list(samplers._rows("some", case, budgets, 501, _Judge()))  # type: ignore[arg-type]
+    assert [row["evaluations"] for row in rows[:-2]] == [6, 11, 21, 501]
+    assert [row["value"] is None for row in rows[:-2]] == [
+        row.get("error") is not None for row in rows[:-2]
+    ]
+    return [row["value"] for row in rows[-2:]]
 
 
 def test_a_sampler_is_close_from_where_it_stays_close_or_better() -> None:
-    assert _close({5: 0.9, 10: 0.52, 20: 0.51, 500: 0.5}) == 11
-    assert _close({5: 0.5, 10: 0.9, 20: 0.51, 500: 0.5}) == 21, "a lucky budget does not count"
-    assert _close({5: 0.3, 10: 0.4, 500: 0.5}) == 6, "better than the long run is close enough"
-    assert _close({5: 0.9, 500: 0.5}) == 501
+    assert _close({5: 0.9, 10: 0.52, 20: 0.51, 500: 0.5}) == [11, 11]
+    assert _close({5: 0.5, 10: 0.9, 20: 0.51, 500: 0.5}) == [21, 21], "a lucky one does not count"
+    assert _close({5: 0.3, 10: 0.4, 20: 0.48, 500: 0.5}) == [6, 21], "better is not the same"
+    assert _close({5: 0.9, 10: 0.8, 20: 0.7, 500: 0.5}) == [501, 501]
+
+
+def test_a_case_that_breaks_down_in_many_steps_does_not_end_the_rest() -> None:
+    assert _close({5: 0.5, 10: 0.5}) == [None, None], "the long run itself is missing"
+    assert _close({5: 0.9, 20: 0.5, 500: 0.5}) == [21, 21]
 
 
 @pytest.mark.slow
@@ -43,20 +56,27 @@ def test_every_case_is_measured_on_the_run_and_drawn(
 ) -> None:
     pytest.importorskip("diffusers")
     run = make_run(tmp_path / "run", evaluation=EvaluationConfig(samples=64, evaluations=2))
-    cases = "dpmpp2m,ancestral,diffusers DDIM"
-    wanted = ["--samples", "64", "--reference", "4", "--budgets", "2,3", "--cases", cases]
+    cases = "heun,exponential/kappa,diffusers DDIM"
+    wanted = ["--samples", "64", "--reference", "5", "--budgets", "2,4", "--cases", cases]
     samplers.main([str(run), "--json", *wanted])
     lines = capsys.readouterr().out.splitlines()
     rows = [json.loads(line) for line in lines]
     assert all({"benchmark", "case", "metric", "value"} <= set(row) for row in rows)
-    assert [row["case"] for row in rows[::4]] == cases.split(",")
+    assert [row["case"] for row in rows[::5]] == cases.split(",")
     assert [row["evaluations"] for row in rows if row["metric"] == "frechet"] == [
-        *(2, 3, 5),
-        *(2, 3, 5),
-        *(2, 3, 4),
+        *(3, 3, 5),
+        *(2, 4, 5),
+        *(2, 4, 5),
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     figure = tmp_path / "figure.png"
     samplers.main([str(run), "--rows", str(tmp_path / "rows.jsonl"), "--figure", str(figure)])
     assert figure.stat().st_size > 1000
-    assert "| diffusers DDIM | " in capsys.readouterr().out
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == ("| evaluations, at most | 2 | 4 | 5 | at most 5 % above | within 5 % |")
+    assert [line.split(" | ")[0] for line in shown[2:]] == [
+        f"| {case}" for case in cases.split(",")
+    ]
+    unclipped = [*wanted[:-1], "heun", "--no-clip", "--json"]
+    samplers.main([str(run), *unclipped])
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["value"] != rows[0]["value"]

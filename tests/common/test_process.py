@@ -135,3 +135,17 @@ def test_kappa_grid_refuses_what_it_cannot_build() -> None:
     for horizon, delta, kappa in [(4.0, 1e-3, 0.0), (4.0, 1.0, 0.1), (0.5, 0.6, 0.1)]:
         with pytest.raises(ValueError, match="kappa > 0"):
             process.kappa_grid(horizon, delta, kappa)
+
+
+@clocks
+@given(num_steps=st.integers(1, 60))
+def test_the_least_kappa_grid_meets_the_condition_with_the_least_kappa(
+    clock: Clock, num_steps: int
+) -> None:
+    grid = process.least_kappa_grid(clock, num_steps)
+    needed = ((grid[:-1] - grid[1:]) / grid[1:].clamp(max=1)).max().item()
+    with_less = process.kappa_grid(clock.horizon, process.DELTA, needed * 0.999)
+    assert len(with_less) > len(grid)
+    if num_steps > 1:
+        again = process.kappa_grid(clock.horizon, process.DELTA, needed * (1 + 1e-6))
+        assert len(again) <= len(grid)
