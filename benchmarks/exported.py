@@ -1,0 +1,125 @@
+"""Is the exported model the one that was trained? Its samples by diffusers, beside ours.
+
+`python -m benchmarks.exported RUN --json` exports a run as `scorequilt export` does and samples
+from the folder in a separate process that has only diffusers, through `DDPMPipeline` as a user
+would (noise of its own) and through `DDIMPipeline`, whose only randomness, the first noise, is
+given to our sampler as well. Both sides are scored by the run's classifier.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Result
+from common.data import load_dataset
+from common.denoising import clipped, submodel_denoiser
+from common.diffusers_format import import_pipeline
+from common.process import CLOCKS, clock_grid
+from common.samplers import sample
+from common.submodel import full_submodel
+from server.evaluation import Evaluator
+from server.recorder import evaluator_for
+from simulations.products import BATCH, averaged_weights, export_run, read_trained_run
+
+PIPELINES = {"DDPMPipeline": "ancestral", "DDIMPipeline": "ddim"}
+"""What is opened, and our sampler that computes the same."""
+CHUNKS = 4
+SEED = 7
+
+
+def measure(run_dir: Path, samples: int, evaluations: int) -> Iterator[Result]:
+    """Yield whether the weights came back, and for each pipeline both distances.
+
+    `frechet_noise` is the standard error of the difference: distances of `CHUNKS` parts scatter by
+    twice what the distance of all does, roughly.
+
+    Args:
+        run_dir: The run directory.
+        samples: Images of each side, a multiple of `CHUNKS`.
+        evaluations: Network evaluations per image, at least 2.
+    """
+    run = read_trained_run(run_dir)
+    evaluator = evaluator_for(run.config, load_dataset(run.config.data))
+    theta, _ = averaged_weights(run, Fraction(1))
+    with TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        export_run(run_dir, model)
+        same = import_pipeline(model).theta.tobytes() == theta.tobytes()
+        yield Result("exported", "weights", "come back bit for bit", float(same))
+
+        shape = (samples, *run.train.image_shape)
+        denoiser = submodel_denoiser(run.config, theta, full_submodel(run.layout), shape[1])
+        clock = CLOCKS[run.config.clock]
+        # diffusers' "trailing" timesteps, of which the last step goes to time 0.
+        grid = clock_grid(clock, evaluations - 1, clock.t_of_u(1 / evaluations))
+        draw_in_diffusers(model, samples, evaluations, Path(folder))
+        for pipeline, sampler in PIPELINES.items():
+            noise = _noise(shape)
+            generator = torch.Generator().manual_seed(SEED)
+            ours = sample(sampler, clipped(denoiser), grid, noise, generator, BATCH).clamp(-1, 1)
+            theirs = torch.from_numpy(np.load(Path(folder) / f"{pipeline}.npy"))
+            yield from _compare(pipeline, ours, theirs, evaluator)
+
+
+def draw_in_diffusers(model: Path, count: int, evaluations: int, out: Path) -> None:
+    """Have a process without our code draw from a folder; it writes out/PIPELINE.npy."""
+    script = Path(__file__).with_name("open_exported.py")
+    # -I leaves the environment's paths and the working directory out of where modules come from.
+    command = [sys.executable, "-I", script, model, count, evaluations, SEED, out]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"diffusers failed on {model}:\n{done.stderr}")
+
+
+def _noise(shape: tuple[int, ...]) -> Tensor:
+    """Return what diffusers draws first from the script's seeds."""
+    parts = torch.empty(shape).split(BATCH)
+    seeds = [torch.Generator().manual_seed(SEED + i) for i in range(len(parts))]
+    drawn = [torch.randn(p.shape, generator=g) for p, g in zip(parts, seeds, strict=True)]
+    return torch.cat(drawn)
+
+
+def _compare(case: str, ours: Tensor, theirs: Tensor, evaluator: Evaluator) -> Iterator[Result]:
+    distances = [evaluator.frechet(images) for images in (ours, theirs)]
+    errors = [_standard_error(images, evaluator) for images in (ours, theirs)]
+    values = {
+        "frechet_ours": distances[0],
+        "frechet_diffusers": distances[1],
+        "ratio": distances[1] / distances[0],
+        "frechet_noise": math.hypot(*errors),
+        "largest_pixel_difference": float((ours - theirs).abs().max()),
+    }
+    for metric, value in values.items():
+        yield Result("exported", case, metric, value)
+
+
+def _standard_error(images: Tensor, evaluator: Evaluator) -> float:
+    parts = [evaluator.frechet(part) for part in images.chunk(CHUNKS)]
+    return float(np.std(parts, ddof=1)) / CHUNKS**0.5
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="benchmarks exported", description=__doc__)
+    parser.add_argument("run", type=Path, help="a run directory")
+    parser.add_argument("--json", action="store_true", help="a JSON object per line")
+    parser.add_argument("--samples", type=int, default=4096)
+    parser.add_argument("--evaluations", type=int, default=20)
+    given = parser.parse_args(arguments)
+    for result in measure(given.run, given.samples, given.evaluations):
+        line = f"{result.case:<14} {result.metric:<26} {result.value:.5g}"
+        print(json.dumps(result.as_json()) if given.json else line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
