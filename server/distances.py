@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 
@@ -42,11 +42,19 @@ def manifold_scores(
     }
 
 
-def mean_nearest(images: Float[Tensor, "N *shape"], others: Float[Tensor, "M *shape"]) -> float:
-    """Mean over `images` of the root-mean-square difference per value to the nearest other."""
+def nearest(
+    images: Float[Tensor, "N *shape"], others: Float[Tensor, "M *shape"]
+) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
+    """Return each image's root-mean-square difference per value to the nearest other, and which."""
     flat, theirs = images.flatten(1).double(), others.flatten(1).double()
-    nearest = torch.cat([torch.cdist(part, theirs).amin(dim=1) for part in flat.split(256)])
-    return float(nearest.mean()) / math.sqrt(flat.shape[1])
+    parts = [torch.cdist(part, theirs).min(dim=1) for part in flat.split(256)]
+    distances = torch.cat([part.values for part in parts]) / math.sqrt(flat.shape[1])
+    return distances, torch.cat([part.indices for part in parts])
+
+
+def mean_nearest(images: Float[Tensor, "N *shape"], others: Float[Tensor, "M *shape"]) -> float:
+    """Return the mean over `images` of the difference per value to the nearest other."""
+    return float(nearest(images, others)[0].mean())
 
 
 def wasserstein(images: Float[Tensor, "N *shape"], others: Float[Tensor, "N *shape"]) -> float:

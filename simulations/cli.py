@@ -237,7 +237,7 @@ def evaluate(
     raw: Annotated[bool, typer.Option("--raw", help="Last weights, not averaged ones.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No tables.")] = False,
 ) -> None:
-    """Judge a run's weights by every measure and write evaluation.json."""
+    """Judge a run's weights by every measure; write evaluation.json and plots/nearest.png."""
     folder = find_run(run)
     from rich.console import Console
 

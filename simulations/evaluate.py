@@ -3,16 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
+from torch import Tensor
 
-from common.data import load_dataset
+from common.data import Splits, load_dataset
 from common.denoising import submodel_denoiser
 from common.files import write_json
 from common.samplers import SAMPLERS
 from common.submodel import full_submodel, narrowed
+from server.distances import nearest
 from server.likelihood import held_out_bits
+from server.pictures import save_grid
 from server.recorder import evaluator_for
 from simulations.products import averaged_weights, parse_rate, read_trained_run
+
+NEAREST = "nearest.png"
+SHOWN = 12
 
 
 def evaluate_run(
@@ -20,7 +27,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Sample a run's newest weights as the run itself does and write every score of them.
 
-    The same call on the same checkpoint gives the same numbers.
+    The same call on the same checkpoint gives the same numbers. It also draws `plots/nearest.png`,
+    samples and held-out images above the training images that are nearest to them.
 
     Args:
         run_dir: The run directory.
@@ -47,6 +55,7 @@ def evaluate_run(
     )
     evaluator = evaluator_for(config, splits)
     held_out = evaluator.held_out_loss(denoiser)
+    images = evaluator.sample(denoiser)
     sampler = SAMPLERS[config.evaluation.sampler]
     result: dict[str, Any] = {
         "round": run.state.round,
@@ -56,7 +65,7 @@ def evaluate_run(
         "sampler": config.evaluation.sampler,
         "evaluations": sampler.evaluations(sampler.steps_for(config.evaluation.evaluations)),
         "classifier": evaluator.digest,
-        **evaluator.report(evaluator.sample(denoiser)),
+        **evaluator.report(images),
         "held_out_loss": held_out.mean,
         "held_out_loss_by_u": held_out.by_u,
     }
@@ -66,7 +75,16 @@ def evaluate_run(
             denoiser, splits, evaluator.clock, config.seed, conditional=conditional
         )
     write_json(run_dir / "evaluation.json", result)
+    _draw_nearest(images, splits, run_dir / "plots" / NEAREST)
     return result
+
+
+def _draw_nearest(images: Tensor, splits: Splits, path: Path) -> None:
+    """Draw the first samples, their nearest training images, held-out images, and theirs."""
+    train = torch.from_numpy(splits.train.images)
+    both = images[:SHOWN], torch.from_numpy(splits.test.images[:SHOWN])
+    rows = [part for each in both for part in (each, train[nearest(each, train)[1]])]
+    save_grid(torch.cat(rows), path, columns=len(both[0]))
 
 
 def tables(result: dict[str, Any]) -> list[Table]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from server.distances import manifold_scores, mean_nearest, wasserstein
+from server.distances import manifold_scores, mean_nearest, nearest, wasserstein
 
 
 def test_manifold_scores_by_hand() -> None:
@@ -29,6 +29,9 @@ def test_nearest_images_by_hand() -> None:
     others = torch.zeros(2, 1, 2, 2)
     others[1] = 1.0
     images = torch.tensor([0.1, 0.8, 3.0])[:, None, None, None].expand(3, 1, 2, 2)
+    distances, which = nearest(images, others)
+    assert which.tolist() == [0, 1, 1]
+    torch.testing.assert_close(distances.float(), torch.tensor([0.1, 0.2, 2.0]))
     assert mean_nearest(images, others) == pytest.approx((0.1 + 0.2 + 2) / 3)
 
 

@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from common.data import load_dataset
+from common.denoising import submodel_denoiser
 from common.errors import UserError
 from common.sections import EvaluationConfig
 from common.submodel import full_submodel
-from server.recorder import Recorder, evaluation_submodel
+from server.recorder import Recorder, evaluation_submodel, evaluator_for
 from simulations import cli
 from simulations.evaluate import evaluate_run
 from simulations.products import parse_rate, read_trained_run
@@ -69,6 +72,22 @@ def test_the_table_of_classes_adds_up(run: Path) -> None:
     for k, row in result["by_class"].items():
         assert result["classes"][int(k)] == row["images"] / 64
         assert (row["frechet"] is None) == (row["images"] < 2)
+
+
+def test_samples_are_drawn_above_the_training_images_nearest_to_them(run: Path) -> None:
+    evaluate_run(run, "1")
+    with Image.open(run / "plots" / "nearest.png") as picture:
+        pixels = np.asarray(picture.convert("L")).astype(float)
+    factor = pixels.shape[0] // (4 * 8 + 3)
+    rows = pixels[::factor, ::factor][[i for i in range(35) if (i + 1) % 9]].reshape(4, 8, -1)
+    read = read_trained_run(run)
+    splits = load_dataset("digits")
+    denoiser = submodel_denoiser(read.config, read.state.ema, full_submodel(read.layout), 1)
+    first = evaluator_for(read.config, splits).sample(denoiser)[0].numpy()
+    distances = ((splits.train.images - first) ** 2).sum((1, 2, 3))
+    expected = first, splits.train.images[distances.argmin()], splits.test.images[0]
+    for row, image in zip(rows, expected, strict=False):
+        np.testing.assert_allclose(row[:, :8], (image[0] + 1) * 127.5, atol=0.51)
 
 
 def test_a_width_that_the_model_lacks_is_refused(run: Path) -> None:
