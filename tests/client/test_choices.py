@@ -1,11 +1,13 @@
 """What the choices of `model`, `train` and the loss change, on images bright and dark."""
 
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.harness import in_fresh_process
 from client.batches import draw_batch
 from client.training import FlatModel, LocalResult, backward, train_locally
 from common.config import RunConfig
@@ -207,6 +209,20 @@ def test_dropout_is_the_same_in_every_run_and_leaves_torch_s_own_generator_alone
     assert first.values.tobytes() == again.values.tobytes()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first.values.tobytes() != _train(_config())[0].values.tobytes()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_to_the_same_loss_and_weights() -> None:
+    # In a process whose annotations are not checked, which torch cannot trace.
+    plain, compiled = in_fresh_process(_both)
+    assert compiled.loss == pytest.approx(plain.loss, rel=1e-6)
+    np.testing.assert_allclose(compiled.values, plain.values, atol=1e-5)
+
+
+def _both() -> list[LocalResult]:
+    """Train plainly and traced; differentiated as for C++, but without the minute that takes."""
+    torch.compile = functools.partial(torch.compile, backend="aot_eager")
+    return [_train(_config(**{"train.compile": each}))[0] for each in (False, True)]
 
 
 def test_compile_is_called_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
