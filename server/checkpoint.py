@@ -64,18 +64,21 @@ def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerStat
             metadata = file.metadata() or {}
             if metadata.get("format") != str(FORMAT):
                 raise UserError(f"{path}: checkpoint format {metadata.get('format')}, not {FORMAT}")
-            _compare(path, json.loads(metadata["config"]), config)
+            round, written = int(metadata["round"]), json.loads(metadata["config"])
+            if not isinstance(written, dict):
+                raise ValueError("its configuration is no table")
+            _compare(path, written, config)
             if metadata["layout"] != layout.digest:
                 raise UserError(f"{path}: model layout {metadata['layout']}, not {layout.digest}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         theta, emas, counts, images = (tensors[n] for n in ("theta", "ema", "counts", "images"))
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({error})") from None
-    assert theta.dtype == np.float32
+    if theta.dtype != np.float32 or theta.shape != (layout.size,):
+        raise UserError(f"{path}: holds {theta.dtype} weights {theta.shape}, not {layout.size}")
     # Checkpoints from before there were server optimizers hold no moments, and those from before
     # there could be several averages hold theirs as a plain vector.
     moments = tensors.get("moments", np.zeros((0, layout.size), np.float32))
-    round = int(metadata["round"])
     emas, anchor = np.atleast_2d(emas), tensors.get("anchor")
     return ServerState(round, theta, moments, emas, counts, images, anchor)
 
