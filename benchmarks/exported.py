@@ -49,7 +49,7 @@ def measure(run_dir: Path, samples: int, evaluations: int) -> Iterator[Result]:
         evaluations: Network evaluations per image, at least 2.
     """
     run = read_trained_run(run_dir)
-    evaluator = evaluator_for(run.config, load_dataset(run.config.data))
+    evaluator = evaluator_for(run.config, load_dataset(run.config.data, run.config.shape))
     theta, _ = averaged_weights(run, Fraction(1))
     with TemporaryDirectory() as folder:
         model = Path(folder) / "model"

@@ -95,7 +95,11 @@ class EmaConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What the server samples and scores after a round."""
+    """What the server samples and scores after a round.
+
+    `features` are those that distances are measured in: our own "classifier"'s, or those of a
+    network in a file, ``torchscript:FILE`` or ``torchscript:FILE#SHA256``.
+    """
 
     samples: int = Field(512, ge=64, description="images per Fréchet distance")
     sampler: Literal["exponential", "ancestral", "ddim", "euler", "heun", "dpmpp2m"] = "dpmpp2m"
@@ -105,6 +109,7 @@ class EvaluationConfig(Section):
     guidance: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Ho and Salimans (2022); doubles the cost"
     )
+    features: str = Field("classifier", pattern=r"^(classifier|torchscript:.+)$")
 
 
 class ServerConfig(Section):

@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.extraction import GlobalWeights, submodel_for
 from common.submodel import Layout
 from common.unet import initial_weights, layout_of
+from server.file_features import load_network
 from server.fleet import muster, request_for
 from server.starting import starting_weights
 
@@ -22,7 +23,8 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
     Raises:
         UserError: The data set does not exist or has too few images, levels do not fit its image
             size, a rate does not fit the atoms, the policy cannot serve the layout, or nobody may
-            take part, or `init` is not a model of this architecture; the line names the key.
+            take part, `init` is not a model of this architecture, or the features' file cannot be
+            used; the line names the key.
     """
     train = load_dataset(config.data, config.shape).train
     channels, *sides = train.image_shape
@@ -55,6 +57,8 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
             f"train.accumulate: {config.train.accumulate} micro-batches of a batch of "
             f"{config.batch_size}; set at most batch-size"
         )
+    if config.evaluation.features != "classifier":
+        load_network(config.evaluation.features)
     layout = layout_of(config.model, channels)
     rates = parse_fleet(config.fleet)
     if len(rates) > len(train):

@@ -30,6 +30,7 @@ from common.seeding import SERVER, rng_for
 from common.submodel import Layout, Submodel, full_submodel
 from server.checkpoint import save_checkpoint
 from server.evaluation import Evaluator
+from server.file_features import FileFeatures
 from server.history import History
 from server.pictures import save_grid
 from server.state import ServerState
@@ -203,6 +204,7 @@ class Recorder:
 def evaluator_for(config: RunConfig, splits: Splits) -> Evaluator:
     """Return the evaluator that a configuration describes; the same one, the same numbers."""
     evaluation = config.evaluation
+    ours = evaluation.features == "classifier"
     return Evaluator(
         splits,
         CLOCKS[config.clock],
@@ -214,6 +216,7 @@ def evaluator_for(config: RunConfig, splits: Splits) -> Evaluator:
         clip=evaluation.clip,
         conditional=config.model.num_classes > 0,
         guidance=evaluation.guidance,
+        extractor=None if ours else FileFeatures(splits, evaluation.features),
     )
 
 

@@ -9,6 +9,8 @@ from common.config import RunConfig
 from common.errors import UserError
 
 PRESETS = Path(__file__).parent / "presets"
+PLACES = ("init", "evaluation.features")
+"""Keys whose values may be ``KIND:PATH``."""
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -18,7 +20,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
         source: A preset's name, or the path of a file ending in ``.toml``.
         overrides: ``key=value`` with flattened keys, such as ``model.widths=32,64``.
 
-    A relative folder in `init` is taken from here: Flower runs the app in a folder of its own.
+    Relative files and folders are taken from here: Flower runs the app in a folder of its own.
 
     Raises:
         UserError: No such preset or file, the file is not TOML, or a key or value is not allowed.
@@ -30,12 +32,12 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
             raise UserError(f"--set {override}: write it as key=value")
         flat[key.strip()] = value.strip()
     config = RunConfig.from_flat(flat)
-    kind, _, folder = config.init.partition(":")
-    if folder:
-        config = config.model_copy(
-            update={"init": f"{kind}:{Path(folder).expanduser().absolute()}"}
-        )
-    return config
+    flat = config.to_flat()
+    for key in PLACES:
+        kind, colon, place = str(flat[key]).partition(":")
+        if colon:
+            flat[key] = f"{kind}:{Path(place).expanduser().absolute()}"
+    return RunConfig.from_flat(flat)
 
 
 def preset_names() -> list[str]:
