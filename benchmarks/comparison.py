@@ -1,0 +1,171 @@
+"""Fréchet distance of every policy, and of what one would do without any, over fleets and seeds.
+
+    python -m benchmarks.comparison RESULTS.jsonl --seeds 3 --jobs 2
+    python -m benchmarks.comparison RESULTS.jsonl --table
+
+Every run is the product's own federation with its clients in one process. Results are appended as
+they come in, and runs that are there already are left out, so it can be stopped and started again.
+"""
+
+import json
+import logging
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+import typer
+
+from common.config import RunConfig
+
+Keys = dict[str, Any]
+
+BASE: Keys = {"rounds": 10, "local-steps": 30, "batch-size": 32, "evaluate-every": 1000}
+"""Shorter than the default job, so that a hundred runs take an hour or two."""
+
+MOVING = (
+    "rolling",
+    "random",
+    "random-shared",
+    "ordered",
+    "magnitude",
+    "covering",
+    "balanced",
+    "core+balanced",
+)
+
+ROWS: dict[str, Keys] = {
+    "dense": {"policy": "full"},
+    "strong-only": {"participants": "full", "local-widths": "own"},
+    "strong-only, sandwich": {"participants": "full", "local-widths": "sandwich"},
+    "shrink": {"fleet": "1/4x8"},
+    "static": {"local-widths": "own"},
+    "static, weights r²": {"local-widths": "own", "rates.weight": 2},
+    "sandwich": {"local-widths": "sandwich"},
+    "sandwich, weights r": {"local-widths": "sandwich", "rates.weight": 1},
+    "distill": {"local-widths": "distill"},
+    **{policy: {"policy": policy, "local-widths": "own"} for policy in MOVING},
+}
+"""What a fleet may do: baselines, ways of training static submodels, and the other policies."""
+
+BASELINES = ("dense", "strong-only", "strong-only, sandwich", "shrink")
+WAYS = ("static", "static, weights r²", "sandwich", "sandwich, weights r", "distill")
+UNEVEN = (*BASELINES, "static", "sandwich", "distill", "rolling", "balanced")
+
+SETTINGS: dict[str, tuple[Keys, Sequence[str]]] = {
+    "mixed fleet, IID": ({}, (*BASELINES, *WAYS, *MOVING)),
+    "all-half fleet, IID": ({"fleet": "1/2x8"}, ("static", *MOVING)),
+    "mixed fleet, disjoint classes": ({"partition": "classes"}, UNEVEN),
+    "mixed fleet, Dirichlet 0.1": (
+        {"partition": "dirichlet", "partition-alpha": 0.1},
+        UNEVEN,
+    ),
+}
+
+
+class Job(NamedTuple):
+    """One run of the comparison."""
+
+    setting: str
+    row: str
+    seed: int
+
+    def config(self) -> RunConfig:
+        """Return the run's configuration."""
+        flat = BASE | SETTINGS[self.setting][0] | ROWS[self.row] | {"seed": self.seed}
+        return RunConfig.from_flat(RunConfig().to_flat() | flat)
+
+
+def jobs(seeds: int) -> Iterator[Job]:
+    """Yield every run, one seed after another."""
+    for seed in range(seeds):
+        for setting, (_, rows) in SETTINGS.items():
+            yield from (Job(setting, row, seed) for row in rows)
+
+
+def run(job: Job) -> Keys:
+    """Train and judge one federation; return its result as it is written."""
+    import torch
+
+    from server.app import federate
+    from tests.local_grid import LocalGrid
+
+    torch.set_num_threads(1)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    config, started = job.config(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        federate(LocalGrid(config), config, Path(folder))
+        summary = json.loads((Path(folder) / "summary.json").read_text())
+    noise = summary["frechet_noise"]
+    return {
+        **job._asdict(),
+        "percent": {
+            rate: 100 * each["frechet_ema"] / noise for rate, each in summary["widths"].items()
+        },
+        "best_rate": summary["best_rate"],
+        "by_class": {name: each["frechet"] for name, each in summary["report"]["by_class"].items()},
+        "class_distance": summary["report"]["class_distance"],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def table(results: list[Keys]) -> str:
+    """Return the results as Markdown: per cent of pure noise's distance, mean ± deviation."""
+    lines = []
+    for setting, (_, rows) in SETTINGS.items():
+        lines += [
+            f"**{setting}**",
+            "",
+            "| | full width | half | quarter | best width | classes off | seeds |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for row in rows:
+            found = [r for r in results if (r["setting"], r["row"]) == (setting, row)]
+            if found:
+                widths = [
+                    _spread([r["percent"][w] for r in found if w in r["percent"]])
+                    for w in ("1", "1/2", "1/4")
+                ]
+                best = _spread([min(r["percent"].values()) for r in found])
+                off = _spread([100 * r["class_distance"] for r in found])
+                lines.append(f"| {row} | {' | '.join(widths)} | {best} | {off} | {len(found)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
+
+
+def main(
+    results: Annotated[Path, typer.Argument(help="Where results are, one JSON object a line.")],
+    seeds: Annotated[int, typer.Option(help="Seeds of every run.")] = 3,
+    workers: Annotated[int, typer.Option("--jobs", help="Runs at once, a thread each.")] = 2,
+    only_table: Annotated[bool, typer.Option("--table", help="Run nothing.")] = False,
+) -> None:
+    """Compare what a fleet of unequal clients may do, and print a table."""
+    done = (
+        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    )
+    known = {Job(r["setting"], r["row"], r["seed"]) for r in done}
+    waiting = [] if only_table else [job for job in jobs(seeds) if job not in known]
+    with ProcessPoolExecutor(workers) as pool, results.open("a") as file:
+        for future in as_completed([pool.submit(run, job) for job in waiting]):
+            done.append(future.result())
+            file.write(json.dumps(done[-1]) + "\n")
+            file.flush()
+            typer.echo(f"{len(done)} of {len(known) + len(waiting)}: {done[-1]}", err=True)
+    typer.echo(table(done))
+
+
+if __name__ == "__main__":
+    typer.run(main)
