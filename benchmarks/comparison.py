@@ -49,14 +49,30 @@ ROWS: dict[str, Keys] = {
     "static, weights r²": {"local-widths": "own", "rates.weight": 2},
     "sandwich": {"local-widths": "sandwich"},
     "sandwich, weights r": {"local-widths": "sandwich", "rates.weight": 1},
+    "sandwich by the strong": {"local-widths": "sandwich", "rates.several-widths": 1},
     "distill": {"local-widths": "distill"},
     **{policy: {"policy": policy, "local-widths": "own"} for policy in MOVING},
 }
 """What a fleet may do: baselines, ways of training static submodels, and the other policies."""
 
 BASELINES = ("dense", "strong-only", "strong-only, sandwich", "shrink")
-WAYS = ("static", "static, weights r²", "sandwich", "sandwich, weights r", "distill")
-UNEVEN = (*BASELINES, "static", "sandwich", "distill", "rolling", "balanced")
+WAYS = (
+    "static",
+    "static, weights r²",
+    "sandwich",
+    "sandwich, weights r",
+    "sandwich by the strong",
+    "distill",
+)
+UNEVEN = (
+    *BASELINES,
+    "static",
+    "sandwich",
+    "sandwich by the strong",
+    "distill",
+    "rolling",
+    "balanced",
+)
 
 SETTINGS: dict[str, tuple[Keys, Sequence[str]]] = {
     "mixed fleet, IID": ({}, (*BASELINES, *WAYS, *MOVING)),
@@ -92,10 +108,13 @@ def jobs(seeds: int) -> Iterator[Job]:
 def run(job: Job) -> Keys:
     """Train and judge one federation; return its result as it is written."""
     import torch
+    from flwr.supercore.task_identity import TaskIdentity
 
     from server.app import federate
     from tests.local_grid import LocalGrid
 
+    for name in ("_run_id", "_node_id", "_task_id"):  # Flower makes messages only in a run
+        setattr(TaskIdentity, name, 1)
     torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel(logging.ERROR)
     config, started = job.config(), time.perf_counter()

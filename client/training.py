@@ -183,7 +183,7 @@ def _nested_models(
     submodel: Submodel, config: RunConfig, channels: int, device: torch.device
 ) -> list[tuple[FlatModel, Tensor]]:
     """Return the fleet's narrower widths nested in this submodel, with their coordinates in it."""
-    if config.local_widths == "own":
+    if config.local_widths == "own" or submodel.rate < config.rates.several_widths:
         return []
     models = []
     for rate in sorted(set(parse_fleet(config.fleet)), reverse=True):

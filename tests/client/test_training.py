@@ -147,6 +147,11 @@ def test_several_widths_train_a_wide_client_otherwise_and_the_narrowest_alike(wi
     wide, narrow = full_submodel(LAYOUT), narrowed(full_submodel(LAYOUT), 1)
     assert not np.allclose(_train(CONFIG, wide), _train(several, wide), atol=1e-5)
     np.testing.assert_array_equal(_train(CONFIG, narrow), _train(several, narrow))
+    half = narrowed(full_submodel(LAYOUT), 2)
+    assert not np.allclose(_train(CONFIG, half), _train(several, half), atol=1e-5)
+    strong_alone = _with(local_widths=widths, rates=RatesConfig(several_widths=1.0))
+    np.testing.assert_array_equal(_train(several, wide), _train(strong_alone, wide))
+    np.testing.assert_array_equal(_train(CONFIG, half), _train(strong_alone, half))
 
 
 def test_distillation_teaches_the_narrow_width_what_the_wide_one_predicts() -> None:
