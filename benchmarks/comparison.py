@@ -64,15 +64,7 @@ WAYS = (
     "sandwich by the strong",
     "distill",
 )
-UNEVEN = (
-    *BASELINES,
-    "static",
-    "sandwich",
-    "sandwich by the strong",
-    "distill",
-    "rolling",
-    "balanced",
-)
+UNEVEN = ("dense", "strong-only", "shrink", "static", "sandwich", "distill", "balanced")
 
 SETTINGS: dict[str, tuple[Keys, Sequence[str]]] = {
     "mixed fleet, IID": ({}, (*BASELINES, *WAYS, *MOVING)),
@@ -80,7 +72,7 @@ SETTINGS: dict[str, tuple[Keys, Sequence[str]]] = {
     "mixed fleet, disjoint classes": ({"partition": "classes"}, UNEVEN),
     "mixed fleet, Dirichlet 0.1": (
         {"partition": "dirichlet", "partition-alpha": 0.1},
-        UNEVEN,
+        ("dense", "strong-only", "shrink", "static", "sandwich"),
     ),
 }
 
