@@ -9,13 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import aggregation, client, wire
+from benchmarks import aggregation, client, training, wire
 from benchmarks.harness import Result, machine, versions
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Result]]] = {
     "client": client.run,
     "aggregation": aggregation.run,
     "wire": wire.run,
+    "training": training.run,
 }
 
 
