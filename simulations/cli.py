@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from common.errors import UserError
 from simulations.rundir import RUNS, find_run, link_latest, resolve_run_dir, write_config
+from simulations.theory.cli import app as theory
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +31,7 @@ class _Group(TyperGroup):
 app = typer.Typer(
     cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
+app.add_typer(theory, name="theory")
 Run = Annotated[str, typer.Argument(help="A run directory, or its name below runs/.")]
 
 

@@ -1,0 +1,1 @@
+"""The bound, measured: experiments whose answers can be computed."""
