@@ -86,6 +86,7 @@ def test_flat_form_and_toml_come_back_the_same(tmp_path: Path) -> None:
         ("ema.half-life=5,5", "ema.half-life: half-lives are different"),
         ("ema.half-life=-1", "ema.half-life: half-lives are .* none negative"),
         ("name=../up", "name: .*pattern"),
+        ("evaluation.samples=63", r"evaluation.samples: .*equal to 64 \(got .63.\)"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_key(override: str, message: str) -> None:
