@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+NEIGHBOURS = 5  # Naeem et al. (2020) recommend it
+
 
 def manifold_scores(
     real: Float64[Tensor, "N F"], fake: Float64[Tensor, "M F"], neighbours: int

@@ -25,7 +25,7 @@ from common.denoising import clipped, denoising_loss, guided
 from common.process import DELTA, GRIDS, Clock, Denoiser, sigma
 from common.samplers import sample
 from common.seeding import SERVER, rng_for, torch_generator
-from server.distances import manifold_scores, mean_nearest, wasserstein
+from server.distances import NEIGHBOURS, manifold_scores, mean_nearest, wasserstein
 from server.features import FeatureExtractor
 from server.pictures import save_grid as save_grid  # what is scored is usually also drawn
 
@@ -35,7 +35,6 @@ Features = Float64[Tensor, "N F"]
 LOSS_LEVELS = 8
 LOSS_IMAGES = 256
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 50, 250
-NEIGHBOURS = 5  # Naeem et al. (2020) recommend it
 PROJECTIONS = 128
 WASSERSTEIN_IMAGES = 256
 

@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.extraction import GlobalWeights, submodel_for
 from common.submodel import Layout
 from common.unet import initial_weights, layout_of
+from server.distances import NEIGHBOURS
 from server.file_features import load_network
 from server.fleet import muster, request_for
 from server.starting import starting_weights
@@ -26,7 +27,12 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
             take part, `init` is not a model of this architecture, or the features' file cannot be
             used; the line names the key.
     """
-    train = load_dataset(config.data, config.shape).train
+    train, test = load_dataset(config.data, config.shape)
+    if len(train) <= NEIGHBOURS or len(test) < 2:
+        raise UserError(
+            f"data: {config.data} has {len(train)} images to train on and {len(test)} held out; "
+            f"samples are scored by at least {NEIGHBOURS + 1} and 2"
+        )
     channels, *sides = train.image_shape
     factor = 2 ** (len(config.model.widths) - 1)
     if any(side % factor for side in sides):

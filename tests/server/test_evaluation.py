@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,11 +7,15 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from common.config import RunConfig
 from common.data import Splits, load_dataset
+from common.errors import UserError
 from common.process import CLOCKS, alpha, sigma
 from server import features
 from server.evaluation import Evaluator
 from server.features import FeatureExtractor
+from server.preflight import preflight
+from server.recorder import evaluator_for
 
 CLOCK = CLOCKS["cosine"]
 
@@ -228,3 +233,21 @@ def test_a_conditional_model_is_given_labels_as_frequent_as_in_training(
     assert torch.bincount(seen[0], minlength=10).min() > 10
     evaluator.held_out_loss(denoiser)
     assert set(seen[-1].tolist()) <= set(range(10))
+
+
+def test_the_fewest_images_of_one_s_own_can_be_scored_and_fewer_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCOREQUILT_CACHE", str(tmp_path))
+    rng = np.random.default_rng(0)
+    for count in (9, 10):  # every fifth is held out
+        images = rng.integers(0, 256, (count, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / f"{count}.npz", images=images)
+    few, fewest = (RunConfig(data=f"npz:{tmp_path}/{n}.npz", fleet="1x1") for n in (9, 10))
+    with pytest.raises(UserError, match=r"9\.npz has 8 images to train on and 1 held out; samples"):
+        preflight(few)
+    preflight(fewest)
+    evaluator = evaluator_for(fewest, load_dataset(fewest.data))
+    report = evaluator.report(evaluator.noise.clamp(-1, 1))
+    assert report["frechet"] == pytest.approx(evaluator.noise_baseline)
+    assert math.isfinite(report["frechet_reference"])
