@@ -12,7 +12,7 @@ from common.config import RunConfig
 from common.errors import UserError
 from common.files import atomic_write
 from common.submodel import Layout
-from server.state import ServerState
+from server.state import ServerState, no_masks
 
 FORMAT = 1
 """Raised when the meaning of a checkpoint changes; older ones are then refused."""
@@ -37,6 +37,9 @@ def save_checkpoint(
         "ema": state.emas,
         "counts": state.counts,
         "images": state.images,
+        "last": state.last,
+        "updates": np.array(state.updates),
+        "masks": state.masks,
     }
     if state.anchor is not None:
         tensors["anchor"] = state.anchor
@@ -79,8 +82,12 @@ def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerStat
     # Checkpoints from before there were server optimizers hold no moments, and those from before
     # there could be several averages hold theirs as a plain vector.
     moments = tensors.get("moments", np.zeros((0, layout.size), np.float32))
+    # Those from before there was a coverage report count its rounds from here.
+    last = tensors.get("last", np.where(counts > 0, round, 0))
+    updates = int(tensors.get("updates", counts.max()))
+    masks = tensors.get("masks", no_masks(layout, config))
     emas, anchor = np.atleast_2d(emas), tensors.get("anchor")
-    return ServerState(round, theta, moments, emas, counts, images, anchor)
+    return ServerState(round, theta, moments, emas, counts, images, last, updates, masks, anchor)
 
 
 def _compare(path: Path, written: dict[str, object], config: RunConfig) -> None:

@@ -29,6 +29,7 @@ from common.samplers import SAMPLERS
 from common.seeding import SERVER, rng_for
 from common.submodel import Layout, Submodel, full_submodel
 from server.checkpoint import save_checkpoint
+from server.coverage_report import by_layer, course_summary, round_summary
 from server.evaluation import Evaluator
 from server.file_features import FileFeatures
 from server.history import History
@@ -97,7 +98,9 @@ class Recorder:
                 "density_mean": float(np.mean(report.densities)) if report.densities else math.nan,
                 "pruning_error_mean": float(np.mean(report.pruning_errors or [math.nan])),
                 "pruning_error_max": max(report.pruning_errors, default=math.nan),
-                **coverage_summary(self.layout, counts, state.counts),
+                **round_summary(self.layout, counts),
+                **course_summary(self.layout, state.round, state.counts, state.last),
+                "mask_change": report.mask_change,
                 "bytes_up": report.bytes_up,
                 "bytes_down": report.bytes_down,
                 "seconds_train": report.seconds_train,
@@ -105,6 +108,16 @@ class Recorder:
                 "seconds_evaluate": time.perf_counter() - started,
             }
         )
+        if report.mask_changes is not None:
+            table = by_layer(
+                self.layout,
+                state.round,
+                state.updates,
+                state.counts,
+                state.last,
+                report.mask_changes,
+            )
+            write_json(self.run_dir / "coverage.json", table)
         save_checkpoint(self.run_dir / "checkpoints", state, self.config, self.layout)
 
     def cost(self, state: ServerState) -> str:
@@ -224,20 +237,6 @@ def evaluation_submodel(layout: Layout, rate: Fraction) -> Submodel:
     """Return the submodel by which a width is judged: the first positions of every atom."""
     rng = rng_for(0, 0, SERVER, "unused by static")
     return submodel_for("static", Request(layout, layout.kept_per_atom(rate), 0, 1, 1, rng))
-
-
-def coverage_summary(
-    layout: Layout,
-    counts: Int64[np.ndarray, "coverage"],
-    ever: Int64[np.ndarray, "coverage"],
-) -> dict[str, float | int]:
-    """Return a round's smallest count and the fractions of coordinates uncovered now and ever."""
-    sizes = layout.coverage_sizes
-    return {
-        "gamma_min": int(counts.min()),
-        "uncovered_fraction": float(sizes[counts == 0].sum() / layout.size),
-        "never_covered_fraction": float(sizes[ever == 0].sum() / layout.size),
-    }
 
 
 def _nan_last(value: float) -> float:

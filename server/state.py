@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 
-from common.config import RunConfig
+from common.config import RunConfig, parse_fleet
 from common.sections import EmaConfig, ServerConfig
 from common.submodel import Layout
 from server.aggregation import Aggregate
@@ -23,6 +23,9 @@ class ServerState:
         emas: Exponential moving averages of the weights, one for each half-life: E models' memory.
         counts: Client updates that each coordinate has had, as a coverage vector.
         images: Images that have trained each coordinate, as a coverage vector.
+        last: The round that last trained each coordinate, 0 where none has; a coverage vector.
+        updates: Client updates in all rounds.
+        masks: What each client held when it last took part (`Submodel.bitmask`), zeros if never.
         anchor: The weights by which policies choose while clients stay where they are; None if
             these are `theta`, or the policy does not look.
     """
@@ -33,6 +36,9 @@ class ServerState:
     emas: Float32[np.ndarray, "E P"]
     counts: Int64[np.ndarray, "coverage"]
     images: Int64[np.ndarray, "coverage"]
+    last: Int64[np.ndarray, "coverage"]
+    updates: int
+    masks: UInt8[np.ndarray, "clients bytes"]
     anchor: Float32[np.ndarray, "P"] | None = None
 
     @property
@@ -49,7 +55,14 @@ def initial_state(
     moments = np.zeros((count, layout.size), dtype=np.float32)
     emas = np.tile(theta, (len(config.ema.half_life), 1))
     nothing = np.zeros(layout.coverage_size, dtype=np.int64)
-    return ServerState(0, theta, moments, emas, nothing, nothing)
+    masks = no_masks(layout, config)
+    return ServerState(0, theta, moments, emas, nothing, nothing, nothing, 0, masks)
+
+
+def no_masks(layout: Layout, config: RunConfig) -> UInt8[np.ndarray, "clients bytes"]:
+    """Return the masks of a fleet that has not taken part yet."""
+    channels = sum(axis.size for axis in layout.axes.values())
+    return np.zeros((len(parse_fleet(config.fleet)), -(-channels // 8)), dtype=np.uint8)
 
 
 def advance(
@@ -72,6 +85,7 @@ def advance(
         moments=moments,
         emas=_averaged(state.emas, theta, aggregate.images, images, layout, config.ema),
         counts=state.counts + aggregate.counts,
+        last=np.where(aggregate.counts > 0, state.round + 1, state.last),
         images=images,
     )
 

@@ -7,6 +7,7 @@ used with Flower's own `Strategy.start`.
 """
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,13 +25,14 @@ from flwr.app import (
 )
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, UInt8
 
 from common import wire
 from common.config import RunConfig
 from common.extraction import GlobalWeights, submodel_for
 from common.submodel import Layout, Submodel, extract, pruning_error
 from server.aggregation import CoverageFold
+from server.coverage_report import mask_changes
 from server.fleet import Client, participants, request_for, stretch_start
 from server.state import ServerState, advance
 
@@ -46,6 +48,9 @@ class RoundReport:
     densities: list[float] = field(default_factory=list)
     pruning_errors: list[float] = field(default_factory=list)
     losses: list[tuple[float, float]] = field(default_factory=list)
+    masks: dict[int, bytes] = field(default_factory=dict)
+    mask_change: float = math.nan
+    mask_changes: Float64[np.ndarray, "parameters"] | None = None
     bytes_down: int = 0
     bytes_up: int = 0
     seconds_train: float = 0.0
@@ -115,6 +120,7 @@ class CoverageAvg(Strategy):
             content = wire.pack_task(values, spec)
             self.report.bytes_down += wire.payload_bytes(content)
             self.report.densities.append(submodel.density)
+            self.report.masks[client.partition] = spec.bitmask
             self.report.pruning_errors.append(pruning_error(self.state.theta, values))
             message = Message(content, client.node, MessageType.TRAIN, group_id=str(round))
             metadata = message.metadata
@@ -154,7 +160,8 @@ class CoverageAvg(Strategy):
         aggregate = fold.finish(self.state.theta)
         anchor = self._next_anchor(round + 1)
         self.state = advance(self.state, aggregate, self.layout, self.config)
-        self.state = replace(self.state, anchor=anchor)
+        updates, masks = self.state.updates + self.report.replied, self._masks()
+        self.state = replace(self.state, anchor=anchor, updates=updates, masks=masks)
         self.round_counts = aggregate.counts
         now = time.perf_counter()
         self.report.seconds_aggregate += now - started
@@ -191,6 +198,15 @@ class CoverageAvg(Strategy):
         """Return what policies look at in the next round, if that is not the weights then."""
         moves = stretch_start(self.config, round) == round
         return None if moves or not self._weights.looked_at else self._policy_theta()
+
+    def _masks(self) -> UInt8[np.ndarray, "clients bytes"]:
+        """Note how much of what clients held was new to them; return what all held last."""
+        asked = list(self.report.masks)
+        now = np.stack([np.frombuffer(bits, np.uint8) for bits in self.report.masks.values()])
+        before, masks = self.state.masks[asked], self.state.masks.copy()
+        self.report.mask_change, self.report.mask_changes = mask_changes(self.layout, before, now)
+        masks[asked] = now
+        return masks
 
     def weight(self, client: Client) -> float:
         """Return a client's weight in the average."""

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from common.errors import UserError
+from simulations import planning
 from simulations.rundir import RUNS, find_run, link_latest, resolve_run_dir, write_config
 from simulations.theory.cli import app as theory
 
@@ -116,27 +117,7 @@ def _deliver(run_dir: Path) -> None:
     typer.echo(verdict(run_dir))
 
 
-@app.command()
-def coverage(
-    source: Annotated[str, typer.Argument(metavar="[PRESET|FILE.toml]")] = "digits",
-    rounds: Annotated[int | None, typer.Option(min=1, help="Default: the run's.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key; repeat.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also draw a picture.")] = None,
-) -> None:
-    """Count, before a run and without training, how often each part of the model is trained."""
-    from simulations.coverage import plan_coverage, report
-    from simulations.experiments import load_config
-
-    config = load_config(source, list(overrides or []))
-    plan = plan_coverage(config, rounds or config.rounds)
-    typer.echo(report(plan, config))
-    if out is not None:
-        from simulations.plots import coverage_figure, save_figure
-
-        title = f"policy {config.policy}, fleet {config.fleet}, {plan.rounds} rounds"
-        typer.echo(save_figure(coverage_figure(plan.layout, plan.counts, plan.rounds, title), out))
+app.command()(planning.coverage)
 
 
 @app.command()

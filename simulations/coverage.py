@@ -1,7 +1,9 @@
 """What a fleet and a policy will cover, computed without training anything."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,94 +13,172 @@ from common.data import load_dataset
 from common.extraction import GlobalWeights, choose
 from common.submodel import Layout, Submodel
 from common.unet import layout_of
+from server.coverage import Coverage, fill
+from server.coverage_report import by_layer, course_summary, mask_changes, round_summary
 from server.fleet import muster, participants, request_for
 from server.preflight import rehearse
 from server.starting import starting_weights
+from server.state import no_masks
+
+AT_ONCE = 1000
+"""Submodels whose coverage is added up at once; more take more memory and hardly less time."""
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """How often the coordinates of a model are trained over some rounds.
+class Plan:
+    """How a model will be trained over some rounds if every client replies.
 
     Attributes:
         layout: The full model's layout.
         rounds: The number of rounds.
         counts: Client updates of each coordinate over all rounds, as a coverage vector.
-        gamma_min: The least number of clients on any coordinate in any round, the theory's Γ.
-        density_mean: Mean fraction of the model that a client holds.
+        rows: For each round what a run's history says of it about coverage.
+        layers: For each parameter what a run's `coverage.json` says of it in the end.
+        looks_at_weights: Whether the policy chose by the weights; these stayed those before the
+            first round here, while in a run they move.
     """
 
     layout: Layout
     rounds: int
     counts: Int64[np.ndarray, " coverage"]
-    gamma_min: int
-    density_mean: float
+    rows: list[dict[str, Any]]
+    layers: dict[str, dict[str, Any]]
+    looks_at_weights: bool
 
     @property
     def never_covered_fraction(self) -> float:
         """The fraction of coordinates that no client trains in any round."""
-        never = self.layout.coverage_sizes[self.counts == 0].sum()
-        return float(never / self.layout.size)
+        return float(self.rows[-1]["never_covered_fraction"])
 
-    def quantile(self, share: float) -> int:
-        """Return the count that `share` of all coordinates do not exceed."""
-        order = np.argsort(self.counts, kind="stable")
-        reached = np.cumsum(self.layout.coverage_sizes[order]) >= share * self.layout.size
-        return int(self.counts[order][reached][0])
+    @property
+    def gamma_min(self) -> int:
+        """The least number of clients on any coordinate in any round, the theory's Γ."""
+        return min(row["gamma_min"] for row in self.rows)
+
+    @property
+    def density_mean(self) -> float:
+        """The mean fraction of the model that a client holds."""
+        return float(np.mean([row["density_mean"] for row in self.rows]))
 
 
-def plan_coverage(config: RunConfig, rounds: int) -> Coverage:
+def plan_coverage(config: RunConfig, rounds: int) -> Plan:
     """Play a run's assignments without training and count what they cover.
 
-    Every client is taken to reply. Equal submodels are counted once with their number, so a fleet
-    of thousands costs no more than its different submodels do.
+    Equal submodels are counted once with their number, so a fleet of thousands costs no more than
+    its different submodels do.
 
     Raises:
-        UserError: The configuration does not fit together.
+        UserError: The fleet, the policy and the model do not fit together.
     """
-    rates = parse_fleet(config.fleet)
-    fleet = muster(rates, [(0, 0)] * len(rates))
-    channels = load_dataset(config.data).train.image_shape[0]
+    channels = load_dataset(config.data, config.shape).train.image_shape[0]
     layout = layout_of(config.model, channels)
     rehearse(config, layout, channels)
+    rates = parse_fleet(config.fleet)
+    fleet = muster(rates, [(0, 0)] * len(rates))
     weights = GlobalWeights(layout, lambda: starting_weights(config, channels))
-    counts = np.zeros(layout.coverage_size, dtype=np.int64)
-    known: dict[bytes, Submodel] = {}
-    gamma_min, kept, updates = len(fleet), 0, 0
+    counts, last = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
+    masks, changes, updates, rows = no_masks(layout, config), np.empty(0), 0, []
+    known: dict[bytes, tuple[Submodel, bytes]] = {}
     for round in range(1, rounds + 1):
-        numbers: Counter[bytes] = Counter()
-        for client in participants(fleet, config, round):
-            k, positions = choose(
-                config.policy, request_for(layout, config, client, round, weights)
-            )
+        clients = participants(fleet, config, round)
+        keys = []
+        for client in clients:
+            request = request_for(layout, config, client, round, weights)
+            k, positions = choose(config.policy, request)
             key = b"".join([bytes([k]), *(each.tobytes() for each in positions.values())])
-            numbers[key] += 1
             if key not in known:
-                known[key] = Submodel.from_positions(layout, k, positions)
-        once = np.zeros_like(counts)
-        for key, number in numbers.items():
-            for parameter, view in layout.coverage_views(once):
-                view[known[key].coverage_index(parameter)] += number
-            kept += number * known[key].size
-            updates += number
-        gamma_min = min(gamma_min, int(once.min()))
+                submodel = Submodel.from_positions(layout, k, positions)
+                known[key] = submodel, submodel.bitmask()
+            keys.append(key)
+        once = _counts(layout, [(known[key][0], n) for key, n in Counter(keys).items()])
+        asked = [client.partition for client in clients]
+        now = np.frombuffer(b"".join(known[key][1] for key in keys), np.uint8)
+        now = now.reshape(len(asked), -1)
+        change, changes = mask_changes(layout, masks[asked], now)
+        masks[asked] = now
         counts += once
-    return Coverage(layout, rounds, counts, gamma_min, kept / (updates * layout.size))
+        last[once > 0] = round
+        updates += len(clients)
+        rows.append(
+            {
+                "round": round,
+                "density_mean": float(np.mean([known[key][0].density for key in keys])),
+                **round_summary(layout, once),
+                **course_summary(layout, round, counts, last),
+                "mask_change": change,
+            }
+        )
+        if len(known) > 10 * AT_ONCE:
+            known.clear()
+    layers = by_layer(layout, rounds, updates, counts, last, changes)
+    return Plan(layout, rounds, counts, rows, layers, weights.looked_at)
 
 
-def report(plan: Coverage, config: RunConfig) -> str:
+def _counts(
+    layout: Layout, submodels: list[tuple[Submodel, int]]
+) -> Int64[np.ndarray, " coverage"]:
+    """Return how many of the submodels cover each coordinate, each taken a number of times."""
+    counts, part = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
+    for start in range(0, len(submodels), AT_ONCE):
+        some = submodels[start : start + AT_ONCE]
+        numbers = np.array([[number] for _, number in some], dtype=np.float64)
+        coverage = Coverage([submodel for submodel, _ in some], numbers)
+        for parameter, view in layout.coverage_views(part):
+            fill(view, coverage.sums(parameter, layout.atom)[0])
+        counts += part
+    return counts
+
+
+def report(plan: Plan, config: RunConfig) -> str:
     """Say in a few lines what will be covered, with a warning where a part never is."""
+    end = plan.rows[-1]
+    changes = [row["mask_change"] for row in plan.rows if not math.isnan(row["mask_change"])]
     lines = [
         f"policy {config.policy}, fleet {config.fleet}, {plan.rounds} rounds",
         f"density_mean            {plan.density_mean:.4f}   mean fraction of the model on a client",
         f"gamma_min               {plan.gamma_min}   least clients on any coordinate in any round",
-        f"updates per coordinate  {plan.quantile(0)} least, {plan.quantile(0.5)} median, "
-        f"{plan.quantile(1)} most",
+        f"updates per coordinate  {end['updates_min']} least, {end['updates_median']} median, "
+        f"{end['updates_max']} most",
+        f"staleness               {end['staleness_mean']:.2f} rounds since last trained on average,"
+        f" {end['staleness_max']} at most",
+        f"mask_change             {np.mean(changes or [0.0]):.4f}   mean part of a submodel that "
+        "is new to its client",
         f"never_covered_fraction  {plan.never_covered_fraction:.4f}",
     ]
+    if plan.looks_at_weights and config.refresh_every:
+        lines.append(
+            f"note: {config.policy} chooses by the weights, which were taken to stay as they are "
+            "before the first round; a run will differ once they move"
+        )
     if plan.never_covered_fraction > 0:
         lines.append(
-            f"warning: {plan.never_covered_fraction:.1%} of the model would never be trained; give "
-            "some client a higher rate, or choose the policy balanced"
+            f"warning: {plan.never_covered_fraction:.1%} of the model would never be trained "
+            f"({_where(plan)}); give some client a higher rate, or choose the policy balanced"
+        )
+    return "\n".join(lines)
+
+
+def _where(plan: Plan) -> str:
+    """Name the layers that lose most."""
+
+    def lost(name: str) -> float:
+        layer = plan.layers[name]
+        return float(layer["never_covered_fraction"] * layer["coordinates"])
+
+    worst = sorted(plan.layers, key=lost, reverse=True)[:2]
+    shares = [f"{plan.layers[n]['never_covered_fraction']:.0%} of {n}" for n in worst if lost(n)]
+    return ", ".join(shares)
+
+
+def layer_table(plan: Plan) -> str:
+    """Return the report for every parameter as lines of text."""
+    heads = ("density", "updates", "never", "stale", "change", "parameter")
+    lines = ["{:>8} {:>17} {:>7} {:>11} {:>7}  {}".format(*heads)]
+    for name, row in plan.layers.items():
+        updates = f"{row['updates_min']}/{row['updates_median']}/{row['updates_max']}"
+        stale = f"{row['staleness_mean']:.1f}/{row['staleness_max']}"
+        lines.append(
+            f"{row['density']:8.4f} {updates:>17} {row['never_covered_fraction']:7.2%} {stale:>11} "
+            f"{row['mask_change']:7.2%}  {name}"
         )
     return "\n".join(lines)

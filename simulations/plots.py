@@ -5,13 +5,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Int64
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -19,14 +18,13 @@ from common.config import RunConfig
 from common.data import load_dataset
 from common.errors import UserError
 from common.files import atomic_write
-from common.submodel import Layout
 from common.unet import layout_of
 from server.checkpoint import checkpoints, load_checkpoint
 from server.history import Row, read_rows
+from simulations.coverage_plots import coverage_figure
 from simulations.experiments import load_config
 
 STRIP_ROUNDS = 12
-MAPS = 9
 mpl.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True})
 
 
@@ -120,63 +118,12 @@ def _reference_lines(axes: Axes, run: Run) -> None:
 
 
 def coverage(run: Run) -> Figure:
-    """Draw how often each layer was trained in a run."""
+    """Draw how often each layer was trained in a run, and how that came about."""
     config = run.config
     layout = layout_of(config.model, load_dataset(config.data, config.shape).train.image_shape[0])
     state = load_checkpoint(checkpoints(run.path / "checkpoints")[-1], config, layout)
     title = f"{run.name}: policy {config.policy}, fleet {config.fleet}, {state.round} rounds"
-    return coverage_figure(layout, state.counts, state.round, title)
-
-
-def coverage_figure(
-    layout: Layout, counts: Int64[np.ndarray, " coverage"], rounds: int, title: str
-) -> Figure:
-    """Draw how often each layer was trained: its range, and its pairs of positions.
-
-    A map has a row for each position of an output channel within its atom and a column for each
-    position of an input channel; a cell is the mean over all weights that join the two. A cell of
-    zero is a part of the layer that no client ever trained.
-    """
-    parts = [(p, v / max(1, rounds)) for p, v in layout.coverage_views(counts)]
-    weights = [(p, v) for p, v in parts if len(p.shape) > 1]
-    figure = Figure(figsize=(14, 0.17 * len(weights) + 2), layout="constrained")
-    left, right = cast(list[SubFigure], figure.subfigures(1, 2, width_ratios=(1, 1.15)))
-    axes = left.subplots()
-    for y, (_, each) in enumerate(weights):
-        axes.plot([each.min(), each.max()], [y, y], "-", color="C0", lw=4, alpha=0.4)
-        axes.plot(each.mean(), y, "o", ms=4, color="C0")
-        if (each == 0).any():
-            axes.plot(0, y, "x", ms=7, color="C3")
-    names = [p.name.removesuffix(".weight") for p, _ in weights]
-    axes.set_yticks(range(len(names)), names, fontsize=6)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlim(left=-0.2)
-    axes.set_xlabel("clients per round (line: range over weights, dot: mean, cross: some never)")
-    figure.suptitle(title)
-    square = [(p, v) for p, v in weights if all(p.channels[:2])]
-    largest = sorted(square, key=lambda part: -part[0].size)[:MAPS]
-    top = max(float(v.max()) for _, v in weights) or 1.0
-    maps = right.subplots(3, MAPS // 3, squeeze=False).ravel()
-    for place, (parameter, each) in zip(maps, largest, strict=False):
-        pairs = _position_pairs(each, layout.atom)
-        image = place.imshow(pairs, vmin=0, vmax=top, cmap="viridis")
-        for (row, column), value in np.ndenumerate(pairs):
-            colour = "black" if value > top / 2 else "white"
-            place.text(column, row, f"{value:.2g}", ha="center", va="center", color=colour)
-        place.set_title(parameter.name.removesuffix(".weight"), fontsize=6)
-        place.grid(visible=False)
-        place.set(xticks=range(layout.atom), yticks=range(layout.atom))
-        place.tick_params(labelsize=6)
-    right.supxlabel("position of the input channel in its atom", fontsize=8)
-    right.supylabel("position of the output channel in its atom", fontsize=8)
-    right.colorbar(image, ax=list(maps), label="clients per round", shrink=0.8)
-    return figure
-
-
-def _position_pairs(counts: np.ndarray, atom: int) -> np.ndarray:
-    """Average a layer's counts (out, in, …) over its atoms to (atom, atom)."""
-    rows, columns = counts.shape[:2]
-    return counts.reshape(rows // atom, atom, columns // atom, atom, -1).mean((0, 2, 4))
+    return coverage_figure(layout, state.counts, state.round, run.rows[1:], title)
 
 
 def strip(run: Run) -> Figure:
