@@ -26,13 +26,12 @@ from common.config import RunConfig
 
 Keys = dict[str, Any]
 
-BASE: Keys = {"rounds": 10, "local-steps": 30, "batch-size": 32, "evaluate-every": 1000}
+BASE: Keys = {"rounds": 10, "local-steps": 30, "batch-size": 32, "evaluate-every": 10**6}
 """Shorter than the default job, so that a hundred runs take an hour or two."""
 
 MOVING = (
     "rolling",
     "random",
-    "random-shared",
     "ordered",
     "magnitude",
     "covering",
@@ -46,9 +45,7 @@ ROWS: dict[str, Keys] = {
     "strong-only, sandwich": {"participants": "full", "local-widths": "sandwich"},
     "shrink": {"fleet": "1/4x8"},
     "static": {"local-widths": "own"},
-    "static, weights r²": {"local-widths": "own", "rates.weight": 2},
     "sandwich": {"local-widths": "sandwich"},
-    "sandwich, weights r": {"local-widths": "sandwich", "rates.weight": 1},
     "sandwich by the strong": {"local-widths": "sandwich", "rates.several-widths": 1},
     "distill": {"local-widths": "distill"},
     **{policy: {"policy": policy, "local-widths": "own"} for policy in MOVING},
@@ -56,23 +53,21 @@ ROWS: dict[str, Keys] = {
 """What a fleet may do: baselines, ways of training static submodels, and the other policies."""
 
 BASELINES = ("dense", "strong-only", "strong-only, sandwich", "shrink")
-WAYS = (
-    "static",
-    "static, weights r²",
-    "sandwich",
-    "sandwich, weights r",
-    "sandwich by the strong",
-    "distill",
-)
-UNEVEN = ("dense", "strong-only", "shrink", "static", "sandwich", "distill", "balanced")
+WAYS = ("static", "sandwich", "sandwich by the strong", "distill")
 
 SETTINGS: dict[str, tuple[Keys, Sequence[str]]] = {
     "mixed fleet, IID": ({}, (*BASELINES, *WAYS, *MOVING)),
-    "all-half fleet, IID": ({"fleet": "1/2x8"}, ("static", *MOVING)),
-    "mixed fleet, disjoint classes": ({"partition": "classes"}, UNEVEN),
+    "all-half fleet, IID": (
+        {"fleet": "1/2x8"},
+        ("static", "rolling", "random", "magnitude", "covering", "balanced", "core+balanced"),
+    ),
+    "mixed fleet, disjoint classes": (
+        {"partition": "classes"},
+        ("dense", "strong-only", "static", "sandwich", "distill"),
+    ),
     "mixed fleet, Dirichlet 0.1": (
         {"partition": "dirichlet", "partition-alpha": 0.1},
-        ("dense", "strong-only", "shrink", "static", "sandwich"),
+        ("dense", "strong-only", "static", "sandwich"),
     ),
 }
 

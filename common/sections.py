@@ -71,7 +71,7 @@ class TrainConfig(Section):
     flip: bool = False
     accumulate: int = Field(1, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
-    channels_last: bool = False
+    channels_last: bool = True
     gradient_checkpointing: bool = False
     compile: bool = False
 

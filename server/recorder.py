@@ -79,9 +79,8 @@ class Recorder:
             counts: Clients that trained each coordinate in it, as a coverage vector.
         """
         started = time.perf_counter()
-        last = state.round == self.config.rounds
         scores: dict[str, float] = {}
-        if state.round % self.config.evaluate_every == 0 or last:
+        if self._evaluates(state.round):
             scores = self._evaluate(state)
         self.history.append(
             {
@@ -122,9 +121,9 @@ class Recorder:
 
     def cost(self, state: ServerState) -> str:
         """Say what evaluating the rest of the run will take, from one batch that is timed now."""
-        every, evaluation = self.config.evaluate_every, self.config.evaluation
+        evaluation = self.config.evaluation
         rounds = range(state.round if state.round == 0 else state.round + 1, self.config.rounds + 1)
-        times = sum(number % every == 0 or number == self.config.rounds for number in rounds)
+        times = sum(map(self._evaluates, rounds))
         sampler = SAMPLERS[evaluation.sampler]
         calls = sampler.evaluations(sampler.steps_for(evaluation.evaluations))
         each = self._seconds_per_batch(state)
@@ -134,6 +133,11 @@ class Recorder:
             f"{each / evaluation.samples * 1e3:.2g} ms, about {seconds:.2g} s; "
             f"{times} times in this run, about {times * seconds:.2g} s"
         )
+
+    def _evaluates(self, round: int) -> bool:
+        """Whether a round is evaluated: every so many, from the start on, and the last."""
+        every, rounds = self.config.evaluate_every, self.config.rounds
+        return round == rounds or (round % every == 0 and every <= rounds)
 
     @torch.no_grad()
     def _seconds_per_batch(self, state: ServerState) -> float:
