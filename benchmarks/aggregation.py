@@ -14,8 +14,9 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from numpy.typing import NDArray
 
-from benchmarks.harness import PeakMemory, Result, available_memory, in_fresh_process, interleaved
+from benchmarks.harness import Result, available_memory
 from benchmarks.workloads import Workload, workload
+from common.measure import PeakMemory, in_fresh_process, interleaved
 from common.submodel import Layout, Submodel, full_submodel
 from server.aggregation import Aggregate, CoverageFold
 

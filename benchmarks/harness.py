@@ -1,18 +1,15 @@
-"""What all benchmarks share: results, and measurements that bear a busy machine."""
+"""What all benchmarks share: results, and the machine that they hold for."""
 
 import importlib.metadata
-import multiprocessing
 import os
 import platform
 import re
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-MIB = 2**20
+from common.measure import MIB
 
 
 @dataclass(frozen=True)
@@ -58,58 +55,6 @@ def available_memory() -> float:
     """Return the bytes that can be had without swapping; infinity where the system does not say."""
     found = re.search(r"MemAvailable:\s*(\d+)", _proc("meminfo"))
     return int(found[1]) * 1024 if found else float("inf")
-
-
-def interleaved(
-    functions: Mapping[str, Callable[[], object]],
-    repeats: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """Return the least time in seconds of each function, called by turns.
-
-    Turns spread a disturbance over all functions, and what is left of it the minimum removes, so
-    ratios within one call of this function can be trusted before the times themselves.
-    """
-    least = dict.fromkeys(functions, float("inf"))
-    for _ in range(repeats):
-        for name, function in functions.items():
-            started = clock()
-            function()
-            least[name] = min(least[name], clock() - started)
-    return least
-
-
-class PeakMemory:
-    """Counts a process's resident memory from now on; Linux only.
-
-    Resident memory is what the kernel has given, whoever in the process asked for it: arrays,
-    PyTorch's activations and workspaces alike, and what the allocator keeps for later.
-    """
-
-    def __init__(self) -> None:
-        self.baseline = _status("VmRSS")
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the peak so far."""
-        Path("/proc/self/clear_refs").write_text("5")
-
-    def peak(self) -> int:
-        """Return the largest number of bytes since the last restart beyond those at the start."""
-        return _status("VmHWM") - self.baseline
-
-
-def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
-    """Return a function's result, computed in a new interpreter."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, args)
-
-
-def _status(key: str) -> int:
-    found = re.search(rf"{key}:\s*(\d+) kB", _proc("self/status"))
-    if found is None:
-        raise RuntimeError("peak memory is read from Linux' /proc")
-    return int(found[1]) * 1024
 
 
 def _proc(name: str) -> str:

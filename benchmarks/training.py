@@ -16,10 +16,11 @@ from torch.nn.utils import clip_grad_norm_, vector_to_parameters
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.client import CASES
-from benchmarks.harness import Result, interleaved
+from benchmarks.harness import Result
 from client.training import train_locally
 from common.config import RunConfig
 from common.data import ImageData
+from common.measure import interleaved
 from common.process import CLOCKS, perturb
 from common.submodel import full_submodel
 from common.unet import initial_weights, layout_of, load_weights

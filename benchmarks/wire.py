@@ -6,8 +6,9 @@ from functools import partial
 import numpy as np
 from flwr.app import RecordDict
 
-from benchmarks.harness import Result, interleaved
+from benchmarks.harness import Result
 from benchmarks.workloads import CIFAR10_DDPM
+from common.measure import interleaved
 from common.submodel import full_submodel
 from common.unet import layout_of
 from common.wire import pack_reply, payload_bytes, spec_for, unpack_reply

@@ -118,6 +118,7 @@ def _deliver(run_dir: Path) -> None:
 
 
 app.command()(planning.coverage)
+app.command()(planning.cost)
 
 
 @app.command()

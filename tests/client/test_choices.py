@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.harness import in_fresh_process
 from client.batches import draw_batch
 from client.training import FlatModel, LocalResult, backward, train_locally
 from common.config import RunConfig
 from common.data import ImageData
 from common.denoising import LOSS_WEIGHTS, PREDICTIONS, from_eps, guided, submodel_denoiser
+from common.measure import in_fresh_process
 from common.seeding import rng_for
 from common.submodel import Layout, full_submodel
 from common.unet import initial_weights, layout_of
