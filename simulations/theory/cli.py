@@ -15,6 +15,9 @@ EXPERIMENTS = {
     "steps": "What larger steps cost, and how many the corollary asks for.",
     "errors": "Initial, score and discretisation error apart, beside the divergence they bound.",
     "dimension": "The error against the dimension, with exact, mistaken and learned scores.",
+    "convergence": "Gradients under pruning against rounds and step size: rates and floors.",
+    "pruning": "The floor against the pruning error w² and the coverage Γ.",
+    "distributed": "One worker against fleets at equal steps: score error by noise level.",
 }
 """What each of them shows, by the name of its module."""
 

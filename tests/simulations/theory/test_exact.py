@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.known import GaussianField, TwoPoint, power_spectrum
@@ -71,6 +71,7 @@ def test_half_the_step_means_a_quarter_of_the_divergence_and_none_in_the_limit()
     assert values[1] < 4e-4
 
 
+@settings(max_examples=12)
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=3), st.floats(-1, 1), st.floats(-0.3, 0.3))
 def test_the_girsanov_sum_is_never_below_the_divergence(
     variances: list[float], mean: float, mistake: float
