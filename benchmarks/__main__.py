@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import aggregation, client, training, wire
+from benchmarks import aggregation, client, startup, training, wire
 from benchmarks.harness import Result, machine, versions
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Result]]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Result]]] = {
     "aggregation": aggregation.run,
     "wire": wire.run,
     "training": training.run,
+    "startup": startup.run,
 }
 
 
