@@ -14,6 +14,7 @@ from client.batches import Batch, draw_batch
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData
 from common.denoising import TRAINING_DELTA, eps_denoiser, weighted_error
+from common.masked import MaskedSubmodel, dense, kept
 from common.process import CLOCKS, perturb
 from common.sections import TrainConfig
 from common.seeding import torch_generator
@@ -90,8 +91,9 @@ def train_locally(
 ) -> LocalResult:
     """Train a submodel on one client's images for a round's local steps.
 
-    Builds the compact network and nothing larger. The optimizer is AdamW (Loshchilov and Hutter
-    2019), fresh each round, with the gradient's norm clipped.
+    Builds the compact network and nothing larger; for a masked submodel the full network, whose
+    other weights and their gradients are held at zero. The optimizer is AdamW (Loshchilov and
+    Hutter 2019), fresh each round, with the gradient's norm clipped.
 
     Args:
         values: The submodel's coordinates, from the server.
@@ -106,7 +108,12 @@ def train_locally(
     device = device or torch.device("cpu")
     generator = torch_generator(rng)
     channels = data.image_shape[0]
-    own = FlatModel(torch.from_numpy(values.copy()).to(device), submodel, config, channels)
+    own = FlatModel(
+        torch.from_numpy(dense(values, submodel)).to(device), submodel, config, channels
+    )
+    pruned = None
+    if isinstance(submodel, MaskedSubmodel):
+        pruned = torch.from_numpy(~submodel.mask).to(device)
     nested = _nested_models(submodel, config, channels, device)
     parameter = torch.nn.Parameter(own.theta)
     parameter.grad = own.gradient
@@ -134,10 +141,12 @@ def train_locally(
             for model, place in models:
                 if place is not None:
                     own.gradient.index_add_(0, place, model.gradient)
+            if pruned is not None:
+                own.gradient.masked_fill_(pruned, 0.0)
             own.gradient.mul_((config.grad_clip / (own.gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
     return LocalResult(
-        own.theta.cpu().numpy(),
+        kept(own.theta.cpu().numpy(), submodel),
         float(torch.stack(losses).mean()) if losses else math.nan,
         config.local_steps * config.batch_size,
         time.perf_counter() - started,

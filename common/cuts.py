@@ -100,6 +100,10 @@ class Cutout:
         """Coordinates kept of one unit along the first dimension."""
         return self.cuts[0].kept * math.prod(len(cut.positions) for cut in self.cuts[1:])
 
+    def kept_span(self, first: int, units: int) -> slice:
+        """Return where the kept coordinates of some units lie among all kept ones."""
+        return slice(first * self.kept_row, (first + units) * self.kept_row)
+
     def pairs(
         self, whole: NDArray, kept: NDArray, first: int = 0
     ) -> Iterator[tuple[NDArray, Any, NDArray]]:

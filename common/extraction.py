@@ -6,21 +6,36 @@ knows which of them is running.
 
 import re
 from functools import cache
+from typing import cast
+
+import numpy as np
 
 from common.errors import UserError
+from common.layout import Layout
+from common.masked import by_coordinate, masked_submodel
 from common.policies import POLICIES
 from common.policies.core import with_core
 from common.policies.foreign import foreign_policy, offered
-from common.policies.request import GlobalWeights, Policy, Positions, Request
+from common.policies.request import (
+    GlobalWeights,
+    Mask,
+    Policy,
+    Positions,
+    Request,
+    StructuredPolicy,
+)
 from common.submodel import Submodel
 
 __all__ = [
     "POLICIES",
     "GlobalWeights",
+    "Mask",
     "Policy",
     "Positions",
     "Request",
-    "choose",
+    "assigned",
+    "coverage_layout",
+    "elementwise",
     "policy_named",
     "submodel_for",
 ]
@@ -32,18 +47,25 @@ def submodel_for(policy: str, request: Request) -> Submodel:
     Raises:
         UserError: No such policy, or it cannot serve this layout.
     """
-    k, positions = choose(policy, request)
-    return Submodel.from_positions(request.layout, k, positions)
+    return assigned(request.layout, policy_named(policy)(request))
 
 
-def choose(policy: str, request: Request) -> tuple[int, Positions]:
-    """Return how many channels an atom keeps and which.
+def assigned(layout: Layout, choice: Positions | Mask) -> Submodel:
+    """Return the submodel of what a policy chose: compact, or masked if these are coordinates."""
+    if isinstance(choice, np.ndarray):
+        return masked_submodel(layout, choice)
+    k = next((positions.shape[-1] for positions in choice.values()), layout.atom)
+    return Submodel.from_positions(layout, k, choice)
 
-    Raises:
-        UserError: No such policy, or it cannot serve this layout.
-    """
-    positions = policy_named(policy)(request)
-    return next((each.shape[-1] for each in positions.values()), request.k), positions
+
+def elementwise(policy: str) -> bool:
+    """Return whether a policy chooses single coordinates."""
+    return policy.startswith("element-")
+
+
+def coverage_layout(policy: str, layout: Layout) -> Layout:
+    """Return the layout in which a policy's coverage is counted."""
+    return by_coordinate(layout) if elementwise(policy) else layout
 
 
 @cache
@@ -58,7 +80,9 @@ def policy_named(name: str) -> Policy:
         UserError: There is no such policy; the line lists those that there are.
     """
     if core := re.fullmatch(r"core(\d*)\+(.+)", name):
-        return with_core(int(core[1] or 1), policy_named(core[2]))
+        if elementwise(core[2]):
+            raise UserError(f"policy: '{name}' has a core of channels, {core[2]} no channels")
+        return with_core(int(core[1] or 1), cast(StructuredPolicy, policy_named(core[2])))
     policy = POLICIES.get(name) or foreign_policy(name)
     if policy is None:
         names = ", ".join([*POLICIES, *offered(), "core+POLICY"])

@@ -31,12 +31,16 @@ Channels = tuple[Axis, ...]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tensor of the model: its place in `theta` and the axes along each dimension."""
+    """One tensor of the model: its place in `theta` and the axes along each dimension.
+
+    `by_coordinate` tells whether coordinates of the same channels may be covered differently.
+    """
 
     name: str
     shape: tuple[int, ...]
     channels: tuple[Channels, ...]
     offset: int
+    by_coordinate: bool = False
 
     @property
     def size(self) -> int:
@@ -51,6 +55,8 @@ class Parameter:
     @property
     def coverage_shape(self) -> tuple[int, ...]:
         """The shape with dimensions of 1 where no axis runs: coverage is constant along those."""
+        if self.by_coordinate:
+            return self.shape
         return tuple(n if axes else 1 for n, axes in zip(self.shape, self.channels, strict=True))
 
 
@@ -75,6 +81,16 @@ class Layout:
     def size(self) -> int:
         """Number of coordinates of `theta`."""
         return sum(parameter.size for parameter in self.parameters)
+
+    @cached_property
+    def by_coordinate(self) -> bool:
+        """Whether coverage is counted for every coordinate on its own."""
+        return any(parameter.by_coordinate for parameter in self.parameters)
+
+    @cached_property
+    def mask_bits(self) -> int:
+        """Bits that say what a client keeps: one for each channel, or for each coordinate."""
+        return self.size if self.by_coordinate else sum(a.size for a in self.axes.values())
 
     def view(self, theta: NDArray, parameter: Parameter) -> NDArray:
         """Return the slice of `theta` that is this parameter, shaped, without copying."""

@@ -16,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from common.masked import masked_submodel
 from common.submodel import Layout, Submodel
 
 WEIGHTS = "weights"
@@ -41,7 +42,8 @@ class TaskSpec:
         round: The round, from 1.
         policy: The extraction policy's name.
         k: Channels kept in every atom.
-        bitmask: The kept channels of all axes, one bit each (`Submodel.bitmask`).
+        bitmask: The kept channels of all axes, one bit each (`Submodel.bitmask`), or the kept
+            coordinates of a masked submodel.
         codec: The encoding of the values, both ways.
         layout: The digest of the model's layout.
     """
@@ -177,12 +179,17 @@ def payload_bytes(content: RecordDict) -> int:
 
 
 def submodel_from_bitmask(layout: Layout, k: int, bitmask: bytes) -> Submodel:
-    """Rebuild a submodel from its bits.
+    """Rebuild a submodel from its bits, one for each channel, or for each coordinate if masked.
 
     Raises:
         WireError: The bits are not those of a submodel of this layout.
     """
     sizes = [axis.size for axis in layout.axes.values()]
+    if k == layout.atom and len(bitmask) == -(-layout.size // 8):
+        bits = np.unpackbits(np.frombuffer(bitmask, dtype=np.uint8), count=layout.size)
+        if not bits.any():
+            raise WireError("the task keeps no coordinate")
+        return masked_submodel(layout, bits.astype(bool))
     if len(bitmask) != -(-sum(sizes) // 8):
         raise WireError(f"{len(bitmask)} bytes of kept channels for {sum(sizes)} channels")
     bits = np.unpackbits(np.frombuffer(bitmask, dtype=np.uint8), count=sum(sizes))

@@ -203,8 +203,9 @@ class CoverageFold:
                 sums = stored[tile]
             for cohort in cohorts:
                 cutout = cohort.submodel.cutout(parameter)
-                start = cohort.submodel.spans[parameter.name].start + first * cutout.kept_row
-                kept = slice(start, start + sums.size // row * cutout.kept_row)
+                start = cohort.submodel.spans[parameter.name].start
+                span = cutout.kept_span(first, sums.size // row)
+                kept = slice(start + span.start, start + span.stop)
                 total = _total(cohort.replies, kept, scratch)
                 for array, index, part in cutout.pairs(sums, total, first):
                     array[index] += part

@@ -1,5 +1,6 @@
 """Who trained what: sums over the submodels that keep a coordinate."""
 
+import math
 from functools import reduce
 
 import numpy as np
@@ -30,6 +31,8 @@ class Coverage:
 
         `rows` are all those of the first dimension, or those of one atom if the atoms are alike.
         """
+        if parameter.by_coordinate:
+            return self._sums_by_coordinate(parameter)
         first, *others = map(self._kept, parameter.channels)
         if parameter.channels[0]:
             atoms = first.reshape(len(first), first.shape[1] // atom, atom)
@@ -38,6 +41,15 @@ class Coverage:
         left = _row_products(self.quantities, first)
         right = reduce(_row_products, others, np.ones((len(first), 1)))
         return (left.T @ right).reshape(-1, first.shape[1], right.shape[1])
+
+    def _sums_by_coordinate(self, parameter: Parameter) -> Float64[np.ndarray, "q rows entries"]:
+        sums = np.zeros((self.quantities.shape[1], parameter.size))
+        for submodel, quantities in zip(self.submodels, self.quantities, strict=True):
+            ones = np.ones(math.prod(submodel.shape(parameter)))
+            for row, quantity in zip(sums, quantities, strict=True):
+                for array, index, part in submodel.cutout(parameter).pairs(row, ones):
+                    array[index] += quantity * part
+        return sums.reshape(len(sums), parameter.shape[0], -1)
 
     def _kept(self, channels: Channels) -> Float64[np.ndarray, "n channels"]:
         """Return ones and zeros, a row for each submodel: the channels of a dimension it keeps."""

@@ -4,13 +4,14 @@ It is computed alike from what a run records and from a plan made before it.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 from numpy.typing import NDArray
 
-from common.submodel import Layout, Parameter
+from common.submodel import Layout
 
 
 def round_summary(layout: Layout, counts: Int64[np.ndarray, "coverage"]) -> dict[str, float | int]:
@@ -79,7 +80,7 @@ def by_layer(
     views = zip(layout.coverage_views(counts), layout.coverage_views(last), changes, strict=True)
     table = {}
     for (parameter, count), (_, recent), change in views:
-        alone = Layout((Parameter(parameter.name, parameter.shape, parameter.channels, 0),), 1)
+        alone = Layout((replace(parameter, offset=0),), 1)
         held = int((alone.coverage_sizes * count.ravel()).sum())
         table[parameter.name] = {
             "coordinates": parameter.size,
@@ -109,19 +110,23 @@ def mask_changes(
     now_bits, both_bits = (_bits(layout, each[again]) for each in (now, now & before))
     held, shared = (_coordinates(layout, each) for each in (now_bits, both_bits))
     total = 1 - shared.sum(axis=1) / held.sum(axis=1)
-    return float(total.mean()), (1 - shared / held).mean(axis=0)
+    # A client that holds nothing of a layer holds nothing new of it.
+    ratios = np.divide(shared, held, out=np.ones_like(held), where=held > 0)
+    return float(total.mean()), (1 - ratios).mean(axis=0)
 
 
-def _bits(layout: Layout, masks: UInt8[np.ndarray, "n bytes"]) -> Bool[np.ndarray, "n channels"]:
-    channels = sum(axis.size for axis in layout.axes.values())
-    bits: NDArray[np.uint8] = np.unpackbits(masks, axis=1, count=channels)
+def _bits(layout: Layout, masks: UInt8[np.ndarray, "n bytes"]) -> Bool[np.ndarray, "n bits"]:
+    bits: NDArray[np.uint8] = np.unpackbits(masks, axis=1, count=layout.mask_bits)
     return bits.astype(bool)
 
 
 def _coordinates(
-    layout: Layout, bits: Bool[np.ndarray, "n channels"]
+    layout: Layout, bits: Bool[np.ndarray, "n bits"]
 ) -> Float64[np.ndarray, "n parameters"]:
-    """Return how many coordinates of each parameter the channels of a row keep."""
+    """Return how many coordinates of each parameter the bits of a row keep."""
+    if layout.by_coordinate:
+        offsets = [parameter.offset for parameter in layout.parameters]
+        return np.add.reduceat(bits, offsets, axis=1, dtype=np.float64)
     edges = np.cumsum([0, *(axis.size for axis in layout.axes.values())])
     kept = dict(
         zip(layout.axes, np.add.reduceat(bits, edges[:-1], axis=1, dtype=np.float64).T, strict=True)

@@ -6,7 +6,7 @@ from functools import cache
 from common.config import RunConfig, parse_fleet
 from common.data import load_dataset
 from common.errors import UserError
-from common.extraction import GlobalWeights, submodel_for
+from common.extraction import GlobalWeights, coverage_layout, elementwise, submodel_for
 from common.submodel import Layout
 from common.unet import initial_weights, layout_of
 from server.distances import NEIGHBOURS
@@ -65,7 +65,7 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
         )
     if config.evaluation.features != "classifier":
         load_network(config.evaluation.features)
-    layout = layout_of(config.model, channels)
+    layout = coverage_layout(config.policy, layout_of(config.model, channels))
     rates = parse_fleet(config.fleet)
     if len(rates) > len(train):
         raise UserError(
@@ -88,6 +88,10 @@ def rehearse(config: RunConfig, layout: Layout, image_channels: int) -> None:
     rates = parse_fleet(config.fleet)
     if config.participants == "full" and Fraction(1) not in rates:
         raise UserError("participants: 'full' leaves no client of rate 1 in this fleet")
+    if elementwise(config.policy) and config.local_widths != "own":
+        raise UserError(
+            f"local-widths: '{config.local_widths}' needs compact submodels, not {config.policy}"
+        )
     theta = cache(lambda: initial_weights(config.model, image_channels, config.seed))
     for client in muster(rates, [(0, 0)] * len(rates)):
         if client.index > 0:

@@ -22,7 +22,7 @@ from torch import Tensor
 from common.config import RunConfig, parse_fleet
 from common.data import Splits, load_dataset
 from common.denoising import submodel_denoiser
-from common.extraction import Request, submodel_for
+from common.extraction import Request, elementwise, submodel_for
 from common.files import write_json
 from common.process import CLOCKS, Denoiser
 from common.samplers import SAMPLERS
@@ -173,9 +173,13 @@ class Recorder:
                 pool.map(lambda each: self.evaluator.sample(self.denoiser(*each)), networks)
             )
 
+    def _widths(self) -> tuple[Fraction, ...]:
+        """Return the widths that the fleet trains; masked submodels all have the full one."""
+        return () if elementwise(self.config.policy) else parse_fleet(self.config.fleet)
+
     def summarise(self, state: ServerState) -> dict[str, Any]:
         """Judge every width by every average, name what samples best, write `summary.json`."""
-        rates = sorted({Fraction(1), *parse_fleet(self.config.fleet)}, reverse=True)
+        rates = sorted({Fraction(1), *self._widths()}, reverse=True)
         half_lives = [str(half_life) for half_life in self.config.ema.half_life]
         submodels = {str(rate): evaluation_submodel(self.layout, rate) for rate in rates}
         pairs = [(rate, half_life) for rate in submodels for half_life in half_lives]

@@ -61,8 +61,7 @@ def initial_state(
 
 def no_masks(layout: Layout, config: RunConfig) -> UInt8[np.ndarray, "clients bytes"]:
     """Return the masks of a fleet that has not taken part yet."""
-    channels = sum(axis.size for axis in layout.axes.values())
-    return np.zeros((len(parse_fleet(config.fleet)), -(-channels // 8)), dtype=np.uint8)
+    return np.zeros((len(parse_fleet(config.fleet)), -(-layout.mask_bits // 8)), dtype=np.uint8)
 
 
 def advance(

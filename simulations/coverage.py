@@ -10,7 +10,14 @@ from jaxtyping import Int64
 
 from common.config import RunConfig, parse_fleet
 from common.data import load_dataset
-from common.extraction import GlobalWeights, choose
+from common.extraction import (
+    GlobalWeights,
+    Mask,
+    Positions,
+    assigned,
+    coverage_layout,
+    policy_named,
+)
 from common.submodel import Layout, Submodel
 from common.unet import layout_of
 from server.coverage import Coverage, fill
@@ -71,23 +78,24 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
         UserError: The fleet, the policy and the model do not fit together.
     """
     channels = load_dataset(config.data, config.shape).train.image_shape[0]
-    layout = layout_of(config.model, channels)
+    layout = coverage_layout(config.policy, layout_of(config.model, channels))
     rehearse(config, layout, channels)
     rates = parse_fleet(config.fleet)
     fleet = muster(rates, [(0, 0)] * len(rates))
     weights = GlobalWeights(layout, lambda: starting_weights(config, channels))
     counts, last = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
     masks, changes, updates, rows = no_masks(layout, config), np.empty(0), 0, []
+    policy = policy_named(config.policy)
     known: dict[bytes, tuple[Submodel, bytes]] = {}
     for round in range(1, rounds + 1):
         clients = participants(fleet, config, round)
         keys = []
         for client in clients:
             request = request_for(layout, config, client, round, weights)
-            k, positions = choose(config.policy, request)
-            key = b"".join([bytes([k]), *(each.tobytes() for each in positions.values())])
+            choice = policy(request)
+            key = _key(choice)
             if key not in known:
-                submodel = Submodel.from_positions(layout, k, positions)
+                submodel = assigned(layout, choice)
                 known[key] = submodel, submodel.bitmask()
             keys.append(key)
         once = _counts(layout, [(known[key][0], n) for key, n in Counter(keys).items()])
@@ -112,6 +120,13 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
             known.clear()
     layers = by_layer(layout, rounds, updates, counts, last, changes)
     return Plan(layout, rounds, counts, rows, layers, weights.looked_at)
+
+
+def _key(choice: Positions | Mask) -> bytes:
+    """Return what is the same for equal submodels."""
+    if isinstance(choice, np.ndarray):
+        return np.packbits(choice).tobytes()
+    return b"".join([b"%d " % each.shape[-1] + each.tobytes() for each in choice.values()])
 
 
 def _counts(

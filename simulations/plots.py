@@ -17,6 +17,7 @@ from PIL import Image
 from common.config import RunConfig
 from common.data import load_dataset
 from common.errors import UserError
+from common.extraction import coverage_layout
 from common.files import atomic_write
 from common.unet import layout_of
 from server.checkpoint import checkpoints, load_checkpoint
@@ -120,7 +121,8 @@ def _reference_lines(axes: Axes, run: Run) -> None:
 def coverage(run: Run) -> Figure:
     """Draw how often each layer was trained in a run, and how that came about."""
     config = run.config
-    layout = layout_of(config.model, load_dataset(config.data, config.shape).train.image_shape[0])
+    full = layout_of(config.model, load_dataset(config.data, config.shape).train.image_shape[0])
+    layout = coverage_layout(config.policy, full)
     state = load_checkpoint(checkpoints(run.path / "checkpoints")[-1], config, layout)
     title = f"{run.name}: policy {config.policy}, fleet {config.fleet}, {state.round} rounds"
     return coverage_figure(layout, state.counts, state.round, run.rows[1:], title)

@@ -1,11 +1,13 @@
 """Extraction policies: which channels a client keeps in a round, one function each.
 
 A policy is a function from a `Request` to positions within atoms, and deterministic in it, so an
-assignment can be recomputed at any time. To add one to the program, write the function and give it
-a name here; `common.extraction` finds those of other packages.
+assignment can be recomputed at any time. Those called ``element-…`` choose single weights instead.
+To add one to the program, write the function and give it a name here; `common.extraction` finds
+those of other packages.
 """
 
 from common.policies.balanced import balanced
+from common.policies.element import element_magnitude, element_magnitude_global, element_random
 from common.policies.fixed import full, magnitude, ordered, static
 from common.policies.moving import covering, random, random_shared, rolling
 from common.policies.quarters import quarters, quarters_ranked
@@ -23,4 +25,7 @@ POLICIES: dict[str, Policy] = {
     "magnitude": magnitude,
     "quarters": quarters,
     "quarters-ranked": quarters_ranked,
+    "element-magnitude": element_magnitude,
+    "element-magnitude-global": element_magnitude_global,
+    "element-random": element_random,
 }

@@ -9,11 +9,11 @@ import numpy as np
 
 from common.layout import Axis, Layout, Parameter
 from common.policies.fixed import static
-from common.policies.request import GlobalWeights, Policy, Positions, Request
+from common.policies.request import GlobalWeights, Positions, Request, StructuredPolicy
 from common.submodel import Submodel, extract
 
 
-def with_core(core: int, policy: Policy) -> Policy:
+def with_core(core: int, policy: StructuredPolicy) -> StructuredPolicy:
     """Return the policy that keeps positions 0 … core-1 and lets another choose among the others.
 
     The other policy is asked as if the core did not exist: for a model without it, of smaller

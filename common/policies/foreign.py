@@ -6,13 +6,13 @@ from importlib.metadata import EntryPoint, entry_points
 import numpy as np
 
 from common.errors import UserError
-from common.policies.request import Policy, Positions, Request
+from common.policies.request import Positions, Request, StructuredPolicy
 
 GROUP = "scorequilt.policies"
 """The entry points by which an installed package offers its policies."""
 
 
-def foreign_policy(name: str) -> Policy | None:
+def foreign_policy(name: str) -> StructuredPolicy | None:
     """Return the policy at a path ``package.module:function`` or of an entry point, if any.
 
     Raises:
@@ -41,7 +41,7 @@ def offered() -> list[str]:
     return sorted(entry_points(group=GROUP).names)
 
 
-def _checked(name: str, policy: Policy) -> Policy:
+def _checked(name: str, policy: StructuredPolicy) -> StructuredPolicy:
     """Return the policy with everything it answers checked, so that its faults bear its name."""
 
     def checked(request: Request) -> Positions:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 from numpy.typing import NDArray
 
 from common.layout import Layout
@@ -85,6 +85,17 @@ class Request:
         return (self.round - 1) * self.count + self.index
 
     @property
+    def theta(self) -> Float32[np.ndarray, "P"]:
+        """The global weights before this round, read-only.
+
+        Raises:
+            ValueError: The request has no weights.
+        """
+        if self.weights is None:
+            raise ValueError("this policy needs the global weights")
+        return self.weights.theta
+
+    @property
     def channel_norms(self) -> dict[str, Float64[np.ndarray, "_"]]:
         """For each axis the Euclidean norm of all weights that read or write a channel.
 
@@ -96,7 +107,13 @@ class Request:
         return self.weights.channel_norms
 
 
-Policy = Callable[[Request], Positions]
+Mask = Bool[np.ndarray, "P"]
+"""True for every coordinate that is kept, in the layout's order."""
+
+Policy = Callable[[Request], Positions | Mask]
+"""Chooses channels, for compact submodels, or single coordinates, for masked ones."""
+
+StructuredPolicy = Callable[[Request], Positions]
 
 
 def everywhere(layout: Layout, positions: NDArray[np.integer]) -> Positions:

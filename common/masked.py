@@ -1,0 +1,110 @@
+"""Masked submodels: single coordinates of the full network, instead of whole channels.
+
+A client of one builds the full network and trains it with everything else held at zero. That saves
+bytes on the wire, but no memory and no time: only compact submodels do.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+from numpy.typing import NDArray
+
+from common.layout import Layout, Parameter
+from common.submodel import Submodel, full_submodel
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedSubmodel(Submodel):
+    """The full width with only some coordinates kept: those where `mask` is true, at least one.
+
+    Raises:
+        ValueError: The mask is not one truth value for each coordinate, or keeps none.
+    """
+
+    mask: Bool[np.ndarray, "P"] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mask.shape != (self.layout.size,) or self.mask.dtype != bool:
+            raise ValueError(f"a mask needs {self.layout.size} truth values")
+        if not self.mask.any():
+            raise ValueError("a mask needs to keep something")
+
+    def shape(self, parameter: Parameter) -> tuple[int, ...]:
+        """Return the number of coordinates kept of a parameter: they form no block."""
+        return (int(self.mask[parameter.span].sum()),)
+
+    def cutout(self, parameter: Parameter) -> "Places":  # type: ignore[override]
+        """Return where the kept coordinates of a parameter lie in it."""
+        if parameter.name not in self._places:
+            unit = self.layout.atom if parameter.channels[0] else 1
+            self._places[parameter.name] = Places(
+                np.flatnonzero(self.mask[parameter.span]), unit * math.prod(parameter.shape[1:])
+            )
+        return self._places[parameter.name]
+
+    def bitmask(self) -> bytes:
+        """Return the kept coordinates, one bit each."""
+        return np.packbits(self.mask).tobytes()
+
+    @cached_property
+    def _places(self) -> "dict[str, Places]":
+        return {}
+
+
+@dataclass(frozen=True)
+class Places:
+    """The kept coordinates of a tensor; see `common.cuts.Cutout`, whose part it plays.
+
+    Attributes:
+        positions: In the tensor's flat order, sorted.
+        row: Coordinates of one unit along the first dimension.
+    """
+
+    positions: Int64[np.ndarray, "_"]
+    row: int
+
+    def kept_span(self, first: int, units: int) -> slice:
+        """Return where the kept coordinates of some units lie among all kept ones."""
+        start, stop = np.searchsorted(
+            self.positions, [first * self.row, (first + units) * self.row]
+        )
+        return slice(int(start), int(stop))
+
+    def pairs(
+        self, whole: NDArray, kept: NDArray, first: int = 0
+    ) -> Iterator[tuple[NDArray, Any, NDArray]]:
+        """Yield `array, index, part` such that `array[index]` are the places of `part`."""
+        span = self.kept_span(first, whole.size // self.row)
+        yield whole, self.positions[span] - first * self.row, kept
+
+
+def masked_submodel(layout: Layout, mask: Bool[np.ndarray, "P"]) -> MaskedSubmodel:
+    """Return the submodel of the coordinates where a mask is true."""
+    whole = full_submodel(layout)
+    return MaskedSubmodel(layout, whole.k, whole.kept, mask)
+
+
+def by_coordinate(layout: Layout) -> Layout:
+    """Return the same layout with coverage counted for every coordinate on its own."""
+    alone = tuple(replace(parameter, by_coordinate=True) for parameter in layout.parameters)
+    return Layout(alone, layout.atom)
+
+
+def dense(values: Float32[np.ndarray, "kept"], submodel: Submodel) -> Float32[np.ndarray, "n"]:
+    """Return the weights of the network that a client builds: masked coordinates are zero."""
+    if not isinstance(submodel, MaskedSubmodel):
+        return values.copy()
+    theta = np.zeros(submodel.layout.size, np.float32)
+    theta[submodel.mask] = values
+    return theta
+
+
+def kept(theta: Float32[np.ndarray, "n"], submodel: Submodel) -> Float32[np.ndarray, "kept"]:
+    """Return what a client sends back of the weights that `dense` gave it."""
+    return theta[submodel.mask] if isinstance(submodel, MaskedSubmodel) else theta
