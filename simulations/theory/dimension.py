@@ -144,7 +144,7 @@ def _learned_table(learned: dict[int, ErrorEstimates]) -> Table:
 
 
 def _draw(exact: dict[str, list[Line]], learned: dict[int, ErrorEstimates]) -> Figure:
-    figure = Figure(figsize=(14, 4.8), layout="constrained")
+    figure = Figure(figsize=(14, 7), layout="constrained")
     *panels, last = figure.subplots(1, 3)
     for axes, (title, lines) in zip(panels, exact.items(), strict=True):
         for line in lines:
@@ -164,5 +164,5 @@ def _draw(exact: dict[str, list[Line]], learned: dict[int, ErrorEstimates]) -> F
     last.set_title("score learned by a pruned fleet (power of d)", fontsize=10)
     for axes in (*panels, last):
         axes.set(xscale="log", yscale="log", xlabel="d", ylabel="nats")
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return figure

@@ -14,6 +14,7 @@ from simulations.theory.line import kl_on_line, w2_on_line
 from simulations.theory.report import Cell, Estimate, Finding, Table
 
 SIDE, HORIZON, DELTA, KAPPA = 8, 3.0, 1e-3, 0.1
+VISIBLE = 1e-9
 MISTAKES = (EXACT, Mistake(relative=0.1))
 
 
@@ -102,7 +103,7 @@ def _draw(bars: dict[str, tuple[ErrorEstimates, Cell]]) -> Figure:
     for i, (label, read) in enumerate(series.items()):
         for y, (found, _) in enumerate(bars.values()):
             each = read(found)
-            if each.value > 0:
+            if each.value > VISIBLE:
                 spread = [[max(0.0, each.value - each.low)], [each.high - each.value]]
                 axes.errorbar(
                     each.value, y + 0.1 * (i - 2), xerr=spread, fmt="o", ms=5, color=f"C{i}",

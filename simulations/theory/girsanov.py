@@ -1,5 +1,6 @@
 """The three errors of any score on any known law, by drawing paths, with intervals."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -60,7 +61,7 @@ def estimate_errors(
         totals["path"] += gamma * _squares(model - true_within)
     horizon = grid[0]
     x = perturb(x0, horizon, _noise(x0, generator))
-    normal = -(x.square() + torch.log(torch.tensor(2 * torch.pi))).flatten(1).sum(1) / 2
+    normal = -(x.square() + math.log(2 * math.pi)).flatten(1).sum(1) / 2
     r = normal - law.log_prob(x, horizon)
     initial = torch.where(r.abs() < 1e-5, r.square() / 2, torch.expm1(r) - r)
     return ErrorEstimates(
