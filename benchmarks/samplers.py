@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -68,7 +68,7 @@ def measure(
     names: list[str],
     clip: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each case and budget, then how many evaluations came close enough.
+    """Yield a row for each case and budget.
 
     Args:
         run_dir: The run directory.
@@ -93,14 +93,13 @@ def measure(
                 case = _theirs(*DIFFUSERS[name], run, evaluator, Path(folder) / "model")
             else:
                 case = _ours(name, denoiser, evaluator, config)
-            yield from _rows(name, case, budgets, reference, evaluator)
+            yield from _rows(name, case, sorted({*budgets, reference}), evaluator)
 
 
 def _rows(
-    name: str, case: Case, budgets: tuple[int, ...], reference: int, evaluator: Evaluator
+    name: str, case: Case, budgets: Sequence[int], evaluator: Evaluator
 ) -> Iterator[dict[str, Any]]:
-    measured: dict[int, float] = {}
-    for budget in sorted({*budgets, reference}):
+    for budget in budgets:
         steps = case.steps_for(budget)
         used = case.evaluations(steps)
         started = time.perf_counter()
@@ -111,20 +110,34 @@ def _rows(
             yield _row(name, "frechet", math.nan, **row, error=f"IndexError: {error}")
             continue
         value = evaluator.frechet(images.clamp(-1, 1))
-        measured[used] = value
         seconds = round(time.perf_counter() - started, 2)
         yield _row(name, "frechet", value, **row, samples=len(images), seconds=seconds)
-    long = measured.get(case.evaluations(case.steps_for(reference)), math.nan)
-    high, low = (1 + CLOSE) * long, (1 - CLOSE) * long
-    yield _row(name, FROM_ABOVE, _close_from(measured, lambda value: value <= high))
-    yield _row(name, EITHER_WAY, _close_from(measured, lambda value: low <= value <= high))
 
 
-def _close_from(measured: dict[int, float], is_close: Callable[[float], bool]) -> float:
+def closeness(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield from how many evaluations on each case is close to its own longest run.
+
+    Args:
+        rows: Those of `measure`, at one time or several.
+    """
+    measured: dict[str, dict[int, Any]] = {}
+    for row in rows:
+        if row["metric"] == "frechet":
+            measured.setdefault(row["case"], {})[row["evaluations"]] = row["value"]
+    for name, values in measured.items():
+        last = max(values)
+        long = math.nan if values[last] is None else values[last]
+        found = {used: value for used, value in values.items() if value is not None}
+        high, low = ((1 + sign * CLOSE) * long for sign in (1, -1))
+        yield _row(name, FROM_ABOVE, _close_from(found, -math.inf, high), reference=last)
+        yield _row(name, EITHER_WAY, _close_from(found, low, high), reference=last)
+
+
+def _close_from(measured: dict[int, float], low: float, high: float) -> float:
     """Return the evaluations from which on all are close, so that a lucky one does not count."""
     close = math.nan
     for used in sorted(measured, reverse=True):
-        if not is_close(measured[used]):
+        if not low <= measured[used] <= high:
             break
         close = used
     return close
@@ -174,6 +187,7 @@ def _row(case: str, metric: str, value: float, **more: Any) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table: a line for each case, a column for each budget."""
+    rows = rows + list(closeness(rows))
     budgets = sorted({row["budget"] for row in rows if "budget" in row})
     heads = ["evaluations, at most", *map(str, budgets), "at most 5 % above", "within 5 %"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
@@ -185,6 +199,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cell(row: dict[str, Any]) -> str:
+    if not row:
+        return ""
     if "error" in row:
         return str(row["error"]).partition(":")[0]
     value = row.get("value")
@@ -223,7 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
     if given.rows:
-        rows = [json.loads(line) for path in given.rows for line in path.read_text().splitlines()]
+        lines = [line for path in given.rows for line in path.read_text().splitlines()]
+        rows = [row for row in map(json.loads, lines) if row["metric"] == "frechet"]
     else:
         budgets = tuple(map(int, given.budgets.split(",")))
         names = given.cases.split(",")
@@ -232,7 +249,9 @@ def main(arguments: list[str] | None = None) -> None:
             rows.append(row)
             if given.json:
                 print(json.dumps(row), flush=True)
-    if not given.json:
+    if given.json:
+        print(*map(json.dumps, closeness(rows)), sep="\n")
+    else:
         print(table(rows))
     if given.figure:
         draw_figure(rows, given.figure)
