@@ -25,12 +25,15 @@ class Task(NamedTuple):
         baseline_name: What the baseline is called.
         baseline: From the degradation, an observation, the factor and a filter's width in pixels.
         widths: Those to choose from.
+        afterwards: Widths to choose from of a Gaussian filter over what the baseline gives, for
+            those that leave the noise as it is.
     """
 
     degradation: Callable[[Shape, float, int], Degradation]
     baseline_name: str
     baseline: Baseline
     widths: tuple[float, ...] = WIDTHS
+    afterwards: tuple[float, ...] = (0.0,)
 
 
 def _around(shape: Shape) -> Bool[Tensor, "H W"]:
@@ -53,9 +56,14 @@ def _mean_around(images: Images, weight: Float[Tensor, "H W"], width: float) -> 
     return (total / (rows @ weight.double() @ columns).clamp(min=1e-300)).float()
 
 
+def gaussian_filter(images: Images, width: float) -> Images:
+    """Filter images by a Gaussian of a width in pixels, which loses no weight at the border."""
+    return _mean_around(images, torch.ones(images.shape[2:]), width)
+
+
 def _brighten_and_filter(lost: Degradation, y: Tensor, factor: int, width: float) -> Tensor:
     images = (lost.as_images(y) - lost.offset) / lost.norm
-    return _mean_around(images, torch.ones(lost.shape[1:]), width)
+    return gaussian_filter(images, width)
 
 
 def _fill(lost: Degradation, y: Tensor, factor: int, width: float) -> Tensor:
@@ -78,9 +86,14 @@ TASKS: dict[str, Task] = {
         "Gaussian-weighted mean of known pixels",
         _fill,
         WIDTHS[1:],
+        WIDTHS,
     ),
     "superres": Task(
-        lambda shape, sigma, factor: averaging(shape, factor, sigma), "bicubic", _bicubic, (0.0,)
+        lambda shape, sigma, factor: averaging(shape, factor, sigma),
+        "bicubic",
+        _bicubic,
+        (0.0,),
+        WIDTHS,
     ),
     "lowlight": Task(
         lambda shape, sigma, factor: noising(shape, sigma, 1 / factor),

@@ -20,7 +20,7 @@ from common.restoration import Degradation, evaluations, posterior_sample
 from common.seeding import SERVER, rng_for, torch_generator
 from common.submodel import full_submodel, narrowed
 from server.pictures import save_grid
-from simulations.damage import TASKS, Task
+from simulations.damage import TASKS, Task, gaussian_filter
 from simulations.products import (
     BATCH,
     TrainedRun,
@@ -57,8 +57,8 @@ def restore_run(
     Writes `before-after.png` with the first images, and `restore.json` with the peak
     signal-to-noise ratio in dB and the structural similarity (Wang et al. 2004), means over the
     images, of what is left of them, of the baseline, of one draw from the posterior, and of the
-    mean of all draws, the estimate of least squared error. The baseline has the filter width that
-    is best for these very images. `error_over_spread` is 1 when the truth is as far from the mean
+    mean of all draws, the estimate of least squared error. The baseline has the filter widths that
+    are best for these very images. `error_over_spread` is 1 when the truth is as far from the mean
     of the draws as another draw would be.
 
     Args:
@@ -106,7 +106,7 @@ def restore_run(
     grid = edm_grid(CLOCKS[run.config.clock], STEPS, DELTA)
     drawn = _draw(run, lost, observed, labels, grid, draws, seed, progress)
     seconds = time.perf_counter() - started
-    width, baseline = _best_baseline(TASKS[task], lost, observed, factor, pictures.images)
+    widths, baseline = _best_baseline(TASKS[task], lost, observed, factor, pictures.images)
     images = {
         "degraded": lost.as_images(observed),
         "baseline": baseline,
@@ -127,7 +127,7 @@ def restore_run(
         "evaluations_per_draw": evaluations(lost, grid),
         "seconds": seconds,
         "baseline": TASKS[task].baseline_name,
-        "baseline_width": width,
+        "baseline_widths": widths,
         "error_over_spread": _error_over_spread(drawn, pictures.images),
         "psnr": {name: psnr for name, (psnr, _) in scores.items()},
         "ssim": {name: ssim for name, (_, ssim) in scores.items()},
@@ -203,9 +203,13 @@ def _labels(run: TrainedRun, pictures: Pictures, label: int | None) -> dict[str,
 
 def _best_baseline(
     task: Task, lost: Degradation, observed: Tensor, factor: int, truth: Images
-) -> tuple[float, Images]:
-    """Return the width that is best in hindsight, and what it gives."""
-    tried = [(width, task.baseline(lost, observed, factor, width)) for width in task.widths]
+) -> tuple[tuple[float, float], Images]:
+    """Return the widths of both filters that are best in hindsight, and what they give."""
+    tried = [
+        ((width, after), gaussian_filter(task.baseline(lost, observed, factor, width), after))
+        for width in task.widths
+        for after in task.afterwards
+    ]
     return max(tried, key=lambda each: _scores(each[1], truth)[0])
 
 

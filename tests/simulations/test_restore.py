@@ -135,10 +135,21 @@ def test_the_baseline_has_the_best_width_for_these_images() -> None:
     lost = TASKS["denoise"].degradation(SHAPE, 0.3, 2)
     y = lost.observe(flat, torch.Generator().manual_seed(0))
     width, images = module._best_baseline(TASKS["denoise"], lost, y, 2, flat)
-    assert width == max(TASKS["denoise"].widths)
+    assert width == (max(TASKS["denoise"].widths), 0)
     torch.testing.assert_close(images, flat, atol=0.15, rtol=0)
     noisy = lost.as_images(y)
-    assert module._best_baseline(TASKS["denoise"], lost, y, 2, noisy)[0] == 0
+    assert module._best_baseline(TASKS["denoise"], lost, y, 2, noisy)[0] == (0, 0)
+
+
+@pytest.mark.parametrize("task", ["inpaint", "superres"])
+def test_noise_that_a_baseline_leaves_is_filtered_afterwards(task: str) -> None:
+    flat = torch.full((4, *SHAPE), 0.3)
+    lost = TASKS[task].degradation(SHAPE, 0.3, 2)
+    y = lost.observe(flat, torch.Generator().manual_seed(0))
+    (width, after), images = module._best_baseline(TASKS[task], lost, y, 2, flat)
+    assert after == max(TASKS[task].afterwards)
+    alone = TASKS[task].baseline(lost, y, 2, width)
+    assert module._scores(images, flat)[0] > module._scores(alone, flat)[0] + 5
 
 
 def test_the_factor_says_how_much_darker_or_smaller() -> None:
