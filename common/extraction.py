@@ -34,6 +34,7 @@ __all__ = [
     "Positions",
     "Request",
     "assigned",
+    "bitmask_of",
     "coverage_layout",
     "elementwise",
     "policy_named",
@@ -56,6 +57,19 @@ def assigned(layout: Layout, choice: Positions | Mask) -> Submodel:
         return masked_submodel(layout, choice)
     k = next((positions.shape[-1] for positions in choice.values()), layout.atom)
     return Submodel.from_positions(layout, k, choice)
+
+
+def bitmask_of(layout: Layout, choice: Positions | Mask) -> bytes:
+    """Return the bitmask of the submodel of what a policy chose, without building it."""
+    if isinstance(choice, np.ndarray):
+        return np.packbits(choice).tobytes()
+    rows = [
+        np.broadcast_to(choice[name], (axis.size // layout.atom, choice[name].shape[-1]))
+        for name, axis in layout.axes.items()
+    ]
+    bits = np.zeros((layout.mask_bits // layout.atom, layout.atom), dtype=bool)
+    np.put_along_axis(bits, np.concatenate(rows), True, axis=1)
+    return np.packbits(bits).tobytes()
 
 
 def elementwise(policy: str) -> bool:

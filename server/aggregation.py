@@ -126,7 +126,7 @@ class CoverageFold:
         """Clients so far that trained each coordinate, as a coverage vector."""
         counts, coverage = np.empty(self.layout.coverage_size, np.int64), self._coverage()
         for parameter, view in self.layout.coverage_views(counts):
-            fill(view, coverage.sums(parameter, self.layout.atom)[1])
+            fill(view, coverage.sums(parameter)[1])
         return counts
 
     def finish(self, theta: Float32[np.ndarray, "P"]) -> Aggregate:
@@ -142,7 +142,7 @@ class CoverageFold:
         means: dict[str, NDArray[np.float32]] = {}
 
         def average(parameter: Parameter, scratch: _Scratch) -> None:
-            weights, clients, trained = coverage.sums(parameter, self.layout.atom)
+            weights, clients, trained = coverage.sums(parameter)
             fill(count_views[parameter.name], clients)
             fill(image_views[parameter.name], trained)
             weights = weights.reshape(-1, *parameter.coverage_shape[1:])
@@ -170,7 +170,7 @@ class CoverageFold:
         """Return the sums of shares, clients and images over the submodels."""
         cohorts = self._cohorts.values()
         totals = np.array([(c.share, c.clients, c.images) for c in cohorts], dtype=np.float64)
-        return Coverage([c.submodel for c in cohorts], totals.reshape(len(cohorts), 3))
+        return Coverage(self.layout, list(self._cohorts), totals.reshape(len(cohorts), 3))
 
     def _fold_held(self) -> None:
         """Add the replies on hold to the sums and let go of them."""

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt8
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64, UInt8
 
 from common.submodel import Layout
+
+_AT_ONCE = 1 << 24
+"""Bits of masks that are unpacked at once, each to a byte."""
 
 
 def round_summary(layout: Layout, counts: Int64[np.ndarray, "coverage"]) -> dict[str, float | int]:
@@ -107,30 +109,33 @@ def mask_changes(
     again = before.any(axis=1)
     if not again.any():
         return math.nan, np.full(len(layout.parameters), math.nan)
-    now_bits, both_bits = (_bits(layout, each[again]) for each in (now, now & before))
-    held, shared = (_coordinates(layout, each) for each in (now_bits, both_bits))
+    held, shared = (coordinates(layout, each[again]) for each in (now, now & before))
     total = 1 - shared.sum(axis=1) / held.sum(axis=1)
     # A client that holds nothing of a layer holds nothing new of it.
     ratios = np.divide(shared, held, out=np.ones_like(held), where=held > 0)
     return float(total.mean()), (1 - ratios).mean(axis=0)
 
 
-def _bits(layout: Layout, masks: UInt8[np.ndarray, "n bytes"]) -> Bool[np.ndarray, "n bits"]:
-    bits: NDArray[np.uint8] = np.unpackbits(masks, axis=1, count=layout.mask_bits)
-    return bits.astype(bool)
+def coordinates(
+    layout: Layout, masks: UInt8[np.ndarray, "n bytes"]
+) -> Float64[np.ndarray, "n parameters"]:
+    """Return how many coordinates of each parameter the submodels keep, whole numbers."""
+    at_once = 1 + _AT_ONCE // layout.mask_bits
+    return np.concatenate(
+        [_coordinates(layout, masks[i : i + at_once]) for i in range(0, len(masks), at_once)]
+    )
 
 
 def _coordinates(
-    layout: Layout, bits: Bool[np.ndarray, "n bits"]
+    layout: Layout, masks: UInt8[np.ndarray, "n bytes"]
 ) -> Float64[np.ndarray, "n parameters"]:
-    """Return how many coordinates of each parameter the bits of a row keep."""
+    bits = np.unpackbits(masks, axis=1, count=layout.mask_bits)
     if layout.by_coordinate:
         offsets = [parameter.offset for parameter in layout.parameters]
         return np.add.reduceat(bits, offsets, axis=1, dtype=np.float64)
     edges = np.cumsum([0, *(axis.size for axis in layout.axes.values())])
-    kept = dict(
-        zip(layout.axes, np.add.reduceat(bits, edges[:-1], axis=1, dtype=np.float64).T, strict=True)
-    )
+    widths = np.add.reduceat(bits, edges[:-1], axis=1, dtype=np.float64)
+    kept = dict(zip(layout.axes, widths.T, strict=True))
     columns = []
     for parameter in layout.parameters:
         product = np.ones(len(bits))

@@ -92,10 +92,15 @@ def rehearse(config: RunConfig, layout: Layout, image_channels: int) -> None:
         raise UserError(
             f"local-widths: '{config.local_widths}' needs compact submodels, not {config.policy}"
         )
+    fleet = muster(rates, [(0, 0)] * len(rates))
+    classes = [client for client in fleet if client.index == 0]
+    for client in classes:
+        try:
+            layout.kept_per_atom(client.rate)
+        except UserError as error:
+            raise UserError(f"fleet: the {client.count} clients of {error}") from None
     theta = cache(lambda: initial_weights(config.model, image_channels, config.seed))
-    for client in muster(rates, [(0, 0)] * len(rates)):
-        if client.index > 0:
-            continue
+    for client in classes:
         for round in sorted({1, 2, config.rounds}):
             first, again = (
                 submodel_for(

@@ -12,16 +12,20 @@ from common.config import RunConfig, parse_fleet
 from common.data import load_dataset
 from common.extraction import (
     GlobalWeights,
-    Mask,
-    Positions,
-    assigned,
+    bitmask_of,
     coverage_layout,
     policy_named,
 )
-from common.submodel import Layout, Submodel
+from common.submodel import Layout
 from common.unet import layout_of
 from server.coverage import Coverage, fill
-from server.coverage_report import by_layer, course_summary, mask_changes, round_summary
+from server.coverage_report import (
+    by_layer,
+    coordinates,
+    course_summary,
+    mask_changes,
+    round_summary,
+)
 from server.fleet import muster, participants, request_for
 from server.preflight import rehearse
 from server.starting import starting_weights
@@ -71,8 +75,7 @@ class Plan:
 def plan_coverage(config: RunConfig, rounds: int) -> Plan:
     """Play a run's assignments without training and count what they cover.
 
-    Equal submodels are counted once with their number, so a fleet of thousands costs no more than
-    its different submodels do.
+    No submodel is built, and equal ones are counted once with their number.
 
     Raises:
         UserError: The fleet, the policy and the model do not fit together.
@@ -86,22 +89,15 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
     counts, last = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
     masks, changes, updates, rows = no_masks(layout, config), np.empty(0), 0, []
     policy = policy_named(config.policy)
-    known: dict[bytes, tuple[Submodel, bytes]] = {}
     for round in range(1, rounds + 1):
         clients = participants(fleet, config, round)
-        keys = []
-        for client in clients:
-            request = request_for(layout, config, client, round, weights)
-            choice = policy(request)
-            key = _key(choice)
-            if key not in known:
-                submodel = assigned(layout, choice)
-                known[key] = submodel, submodel.bitmask()
-            keys.append(key)
-        once = _counts(layout, [(known[key][0], n) for key, n in Counter(keys).items()])
         asked = [client.partition for client in clients]
-        now = np.frombuffer(b"".join(known[key][1] for key in keys), np.uint8)
-        now = now.reshape(len(asked), -1)
+        kept = [
+            bitmask_of(layout, policy(request_for(layout, config, client, round, weights)))
+            for client in clients
+        ]
+        once = _counts(layout, Counter(kept))
+        now = np.frombuffer(b"".join(kept), np.uint8).reshape(len(asked), -1)
         change, changes = mask_changes(layout, masks[asked], now)
         masks[asked] = now
         counts += once
@@ -110,36 +106,26 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
         rows.append(
             {
                 "round": round,
-                "density_mean": float(np.mean([known[key][0].density for key in keys])),
+                "density_mean": float(np.mean(coordinates(layout, now).sum(axis=1) / layout.size)),
                 **round_summary(layout, once),
                 **course_summary(layout, round, counts, last),
                 "mask_change": change,
             }
         )
-        if len(known) > 10 * AT_ONCE:
-            known.clear()
     layers = by_layer(layout, rounds, updates, counts, last, changes)
     return Plan(layout, rounds, counts, rows, layers, weights.looked_at)
 
 
-def _key(choice: Positions | Mask) -> bytes:
-    """Return what is the same for equal submodels."""
-    if isinstance(choice, np.ndarray):
-        return np.packbits(choice).tobytes()
-    return b"".join([b"%d " % each.shape[-1] + each.tobytes() for each in choice.values()])
-
-
-def _counts(
-    layout: Layout, submodels: list[tuple[Submodel, int]]
-) -> Int64[np.ndarray, " coverage"]:
-    """Return how many of the submodels cover each coordinate, each taken a number of times."""
+def _counts(layout: Layout, masks: Counter[bytes]) -> Int64[np.ndarray, " coverage"]:
+    """Return how many submodels cover each coordinate, each taken a number of times."""
     counts, part = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
-    for start in range(0, len(submodels), AT_ONCE):
-        some = submodels[start : start + AT_ONCE]
+    different = list(masks.items())
+    for start in range(0, len(different), AT_ONCE):
+        some = different[start : start + AT_ONCE]
         numbers = np.array([[number] for _, number in some], dtype=np.float64)
-        coverage = Coverage([submodel for submodel, _ in some], numbers)
+        coverage = Coverage(layout, [mask for mask, _ in some], numbers)
         for parameter, view in layout.coverage_views(part):
-            fill(view, coverage.sums(parameter, layout.atom)[0])
+            fill(view, coverage.sums(parameter)[0])
         counts += part
     return counts
 

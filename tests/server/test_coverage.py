@@ -12,12 +12,12 @@ LAYOUT = chain_layout()
 @given(st.lists(submodels(LAYOUT), max_size=4))
 def test_sums_are_those_over_the_submodels_that_cover(chosen: list[Submodel]) -> None:
     quantities = np.array([(3**i, 10 * i) for i in range(len(chosen))], float).reshape(-1, 2)
-    coverage = Coverage(chosen, quantities)
+    coverage = Coverage(LAYOUT, [submodel.bitmask() for submodel in chosen], quantities)
     for column in range(2):
         expected, got = np.zeros((2, LAYOUT.coverage_size), np.int64)
         for i, submodel in enumerate(chosen):
             for parameter, view in LAYOUT.coverage_views(expected):
                 view[submodel.coverage_index(parameter)] += int(quantities[i, column])
         for parameter, view in LAYOUT.coverage_views(got):
-            fill(view, coverage.sums(parameter, LAYOUT.atom)[column])
+            fill(view, coverage.sums(parameter)[column])
         np.testing.assert_array_equal(got, expected)

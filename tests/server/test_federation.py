@@ -312,6 +312,7 @@ def test_a_checkpoint_from_before_several_averages_and_server_optimizers_is_read
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"fleet": "1x1 1/8x3"}, "fleet: the 3 clients of rate 1/8: .* allow 1/4, 1/2, 3/4, 1$"),
         ({"fleet": "1/3x1 1x1"}, "rate 1/3: this model's atoms of 4 channels allow 1/4, 1/2"),
         ({"data": "cats"}, "data: no data set 'cats'"),
         ({"policy": "fancy"}, "policy: 'fancy' is not one of"),
