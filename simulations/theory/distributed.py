@@ -73,7 +73,7 @@ def _train(
     config: RunConfig, law: KnownLaw, levels: torch.Tensor, quick: bool, seed: int
 ) -> Outcome:
     data = images_of(law, 256 if quick else 4096, seed)
-    sample = data.select(np.arange(128 if quick else 512))
+    sample = data.select(np.arange(128 if quick else 256))
     gradients, dropped = [], []
     for each in federation(config, data):
         gradients.append(squared_gradient_norm(config, each.state.theta, sample))

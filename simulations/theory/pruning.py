@@ -34,7 +34,7 @@ class Floor:
 
 def run(quick: bool, seed: int) -> Finding:
     """Train fleets of several widths and policies with vanishing steps and see where they end."""
-    rounds, runs = (32, 3) if quick else (1000, 8)
+    rounds, runs = (32, 3) if quick else (600, 8)
     cases = _cases()[:: 6 if quick else 1]
     floors = [floor(case, rounds, runs, seed) for case in cases]
     return Finding("pruning", _draw(floors), [_table(floors, rounds, runs, seed)])
