@@ -105,6 +105,10 @@ def test_a_dense_round_of_one_step_is_a_step_of_gradient_descent() -> None:
 def test_what_nobody_keeps_never_moves() -> None:
     case, theta = Case("half", "1/2x2", "static"), initial(2, 0)
     found = case.train(0, 2, 5, constant(0.1))
+    assert found.watched.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(found.end(0.5), found.norms[:, 2:].mean(1))
+    inner = found.norms[:, 1:4].sum(1) + found.norms[:, [0, 4]].mean(1)
+    np.testing.assert_allclose(found.average, inner / 4)
     untouched = (masks_of("1/2x2", "static", 0) == 0).all(0).all(0)
     assert untouched.any()
     assert torch.equal(found.theta[:, untouched], theta[:, untouched])
@@ -133,7 +137,9 @@ def test_fits_find_what_was_put_in() -> None:
     x = (1.0, 2.0, 4.0, 8.0)
     rows = np.array([[3 * each**-0.5 for each in x]] * 3)
     assert power(x, rows) == pytest.approx(-0.5)
-    assert limit(x, np.array([[0.25 + 0.1 * each for each in x]])) == pytest.approx(0.25)
+    bent = np.array([[0.25 + 0.1 * each - 0.01 * each**2 for each in x]])
+    assert limit(x, bent) == pytest.approx(0.25)
+    assert limit(x, bent - 0.3) == 0
     ones = np.ones(2)
     floors = [Floor(Case("a", "1"), 2 * w * ones, w * ones, 1, 1, 1) for w in (0.0, 0.1, 0.5)]
     assert shape_constant(floors) == pytest.approx(2)
