@@ -8,48 +8,78 @@ from functools import lru_cache
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client.device import accepted_rate, device_name, free_memory, partition_id
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData, load_partition, own_images
-from common.errors import UserError
-from common.wire import RollCall, pack_reply, pack_roll_call, unpack_task
+from common.roll_call import RollCall, StepSeconds, pack_roll_call, unpack_question
+from common.wire import pack_reply, pack_too_large, unpack_task
 
 app = ClientApp()
 
 
 @app.query()
 def roll_call(message: Message, context: Context) -> Message:
-    """Say who this client is and how many images it holds."""
+    """Say who this client is, how many images it holds and what it can do."""
     config = RunConfig.from_flat(context.run_config)
-    partition = _partition_id(context)
-    answer = RollCall(partition, len(_images(config, context)))
+    data = _images(config, context)
+    rate = accepted_rate(config, data.image_shape, context.node_config)
+    times: StepSeconds = ()
+    if unpack_question(message.content):
+        from client.capability import measured
+
+        times = measured(config, data, rate)
+    answer = RollCall(
+        partition_id(context.node_config),
+        len(data),
+        data.image_shape,
+        device_name(context.node_config),
+        data.skipped,
+        rate,
+        free_memory(),
+        times,
+    )
     return Message(pack_roll_call(answer), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train the submodel in the message on this client's images and return it."""
+    """Train the submodel in the message on this client's images and return it.
+
+    A client that cannot hold the submodel, by what its node is configured to accept or because its
+    memory runs out, says which smaller one to send.
+    """
     import torch
 
+    from client.capability import out_of_memory
     from client.training import train_locally
     from common.seeding import rng_for
     from common.unet import layout_of
 
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
-    partition = _partition_id(context)
     data = _images(config, context)
     layout = layout_of(config.model, data.image_shape[0])
     values, submodel, spec = unpack_task(message.content, layout)
-    rng = rng_for(config.seed, spec.round, partition, "training")
+    accepted = accepted_rate(config, data.image_shape, context.node_config)
+    if submodel.rate > accepted:
+        return Message(pack_too_large(int(accepted * layout.atom), spec), reply_to=message)
+    rng = rng_for(config.seed, spec.round, partition_id(context.node_config), "training")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = train_locally(values, submodel, data, config, spec.round, rng, device)
+    try:
+        result = train_locally(values, submodel, data, config, spec.round, rng, device)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return Message(pack_too_large(spec.k // 2, spec), reply_to=message)
     metrics = {"loss": result.loss, "images": result.images, "seconds": result.seconds}
     return Message(pack_reply(result.values, spec, metrics), reply_to=message)
 
 
 def _images(config: RunConfig, context: Context) -> ImageData:
     """Return the images this node is configured to hold, or its part of the run's data set."""
-    return _own_images(config, _partition_id(context), str(context.node_config.get("data", "")))
+    return _own_images(
+        config, partition_id(context.node_config), str(context.node_config.get("data", ""))
+    )
 
 
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round
@@ -65,13 +95,3 @@ def _own_images(config: RunConfig, partition: int, own: str) -> ImageData:
         config.seed,
         config.shape,
     )
-
-
-def _partition_id(context: Context) -> int:
-    """Return the number that names this client for good; node ids change from run to run."""
-    partition = context.node_config.get("partition-id")
-    if not isinstance(partition, int):
-        raise UserError(
-            "partition-id: missing from the node's configuration; give each node its own"
-        )
-    return partition

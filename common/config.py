@@ -71,7 +71,14 @@ class RunConfig(Section):
     seed: int = Field(0, ge=0, le=2**32 - 1)
     threads: int = Field(1, ge=1)
     evaluate_every: int = Field(1, ge=1)
+    start_timeout: float = Field(120.0, gt=0, description="seconds")
     round_timeout: float = Field(3600.0, gt=0, description="seconds")
+    round_retries: int = Field(1, ge=0)
+    round_budget: float = Field(0.0, ge=0, description="seconds, 0 is none")
+    min_replies: float = Field(0.0, ge=0, description="a share of those asked, or from 1 a number")
+    aggregation: Literal["mean", "trimmed", "median"] = "mean"
+    trim: float = Field(0.2, ge=0, lt=0.5)
+    update_check: Literal["off", "clip", "reject"] = "off"
     init: str = Field("", pattern=r"^(diffusers:.+)?$")
     run_dir: str = ""
     model: ModelConfig = ModelConfig()

@@ -7,6 +7,7 @@ refused. Which coordinates a client kept is what the server assigned: replies ca
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TypeVar
@@ -24,14 +25,34 @@ SPEC = "spec"
 METRICS = "metrics"
 VALUES = "values"
 
+MOST_IMAGES = 2**31
+"""More than a client can train on in a round."""
+
 _DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 
-_T = TypeVar("_T", int, str, bytes)
+_T = TypeVar("_T", int, str, bytes, list)
 
 
 class WireError(ValueError):
-    """A message is not what it should be; the text says what was expected."""
+    """A message is not what it should be; the text says what was expected.
+
+    Args:
+        message: One line.
+        reason: The kind of error in a word, for counting.
+    """
+
+    def __init__(self, message: str, reason: str = "malformed") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class TooLargeError(WireError):
+    """The client ran out of memory; `k` channels in every atom are what it can hold, or none."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__("out of memory", "memory")
+        self.k = k
 
 
 @dataclass(frozen=True)
@@ -62,32 +83,18 @@ class TaskSpec:
 
 
 @dataclass(frozen=True)
-class RollCall:
-    """A client's answer to the roll-call.
+class Reply:
+    """What a client returns for a task.
 
     Attributes:
-        partition: The number that names the client for the whole run, from 0.
-        examples: Images it holds.
+        values: The trained weights of its submodel.
+        loss: Its mean training loss, finite.
+        images: Images it trained on, at least 1.
     """
 
-    partition: int
-    examples: int
-
-
-def pack_roll_call(answer: RollCall) -> RecordDict:
-    """Pack a roll-call answer into a reply's content."""
-    record = ConfigRecord({"partition-id": answer.partition, "examples": answer.examples})
-    return RecordDict({SPEC: record})
-
-
-def unpack_roll_call(content: RecordDict) -> RollCall:
-    """Return a client's roll-call answer.
-
-    Raises:
-        WireError: A field is missing or of another type.
-    """
-    record = content.config_records.get(SPEC, ConfigRecord())
-    return RollCall(_field(record, "partition-id", int), _field(record, "examples", int))
+    values: Float32[np.ndarray, "kept"]
+    loss: float
+    images: int
 
 
 def spec_for(submodel: Submodel, round: int, policy: str, codec: str) -> TaskSpec:
@@ -124,12 +131,12 @@ def unpack_task(
     if record is None:
         raise WireError(f"the task has no record '{SPEC}'")
     spec = TaskSpec(
-        _field(record, "round", int),
-        _field(record, "policy", str),
-        _field(record, "kept-per-atom", int),
-        _field(record, "kept", bytes),
-        _field(record, "codec", str),
-        _field(record, "layout", str),
+        field_of(record, "round", int),
+        field_of(record, "policy", str),
+        field_of(record, "kept-per-atom", int),
+        field_of(record, "kept", bytes),
+        field_of(record, "codec", str),
+        field_of(record, "layout", str),
     )
     if spec.layout != layout.digest:
         raise WireError(
@@ -155,22 +162,36 @@ def pack_reply(
     )
 
 
-def unpack_reply(
-    content: RecordDict, spec: TaskSpec, submodel: Submodel
-) -> tuple[NDArray[np.float32], dict[str, int | float]]:
+def pack_too_large(k: int, spec: TaskSpec) -> RecordDict:
+    """Pack the reply of a client that ran out of memory and can hold only `k`, or 0, channels."""
+    record = ConfigRecord({"round": spec.round, "assignment": spec.assignment, "can-hold": k})
+    return RecordDict({SPEC: record})
+
+
+def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Reply:
     """Return a reply's trained weights and metrics.
 
     Raises:
-        WireError: It answers another task, or its array is not this submodel's.
+        WireError: It answers another task, or its array or metrics are not this task's.
+        TooLargeError: The client could not hold the submodel.
     """
     record = content.config_records.get(SPEC)
     if record is None or record.get("assignment") != spec.assignment:
-        raise WireError(f"the reply does not answer assignment {spec.assignment}")
+        raise WireError(f"the reply does not answer assignment {spec.assignment}", "assignment")
+    if "can-hold" in record:
+        k = field_of(record, "can-hold", int)
+        if not 0 <= k < spec.k:
+            raise WireError(f"'can-hold' is {k}, not in 0 … {spec.k - 1}")
+        raise TooLargeError(k)
     metrics = content.metric_records.get(METRICS)
     if metrics is None:
         raise WireError(f"the reply has no record '{METRICS}'")
-    numbers = {key: value for key, value in metrics.items() if not isinstance(value, list)}
-    return _values(content, spec.codec, submodel.size), numbers
+    loss, images = metrics.get("loss"), metrics.get("images")
+    if not isinstance(loss, float) or not math.isfinite(loss):
+        raise WireError(f"'{METRICS}.loss' is {loss!r}, not a finite number", "not-finite")
+    if not isinstance(images, int) or not 0 < images < MOST_IMAGES:
+        raise WireError(f"'{METRICS}.images' is {images!r}, not in 1 … {MOST_IMAGES - 1}")
+    return Reply(_values(content, spec.codec, submodel.size), loss, images)
 
 
 def payload_bytes(content: RecordDict) -> int:
@@ -235,12 +256,13 @@ def _read(array: Array, dtype: np.dtype, size: int) -> NDArray:
     """Return the array's values as a view of its bytes; nothing is allocated by what it claims."""
     claim = f"{array.dtype} of shape {tuple(array.shape)}"
     if array.stype != "numpy.ndarray" or array.dtype != dtype.name or array.shape != (size,):
-        raise WireError(f"expected {size} values of {dtype.name}, got {claim}")
+        kind = "dtype" if array.dtype != dtype.name else "size"
+        raise WireError(f"expected {size} values of {dtype.name}, got {claim}", kind)
     stream = BytesIO(array.data)
     try:
         version = np.lib.format.read_magic(stream)
         shape, _, held = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy parses the header as Python, which can fail in many ways
         raise WireError(f"the array is not NumPy's format 1.0: {error}") from None
     payload = memoryview(array.data)[stream.tell() :]
     if (
@@ -256,7 +278,8 @@ def _read(array: Array, dtype: np.dtype, size: int) -> NDArray:
     return np.frombuffer(payload, dtype=dtype)
 
 
-def _field(record: ConfigRecord, key: str, kind: type[_T]) -> _T:
+def field_of(record: ConfigRecord, key: str, kind: type[_T]) -> _T:
+    """Return a field of a record, or raise WireError if it is missing or of another type."""
     value = record.get(key)
     if not isinstance(value, kind):
         raise WireError(f"the spec's '{key}' is missing or not {kind.__name__}")

@@ -29,10 +29,10 @@ from server.coverage import Coverage, fill
 MAX_ABS = 1024.0
 """Weights of this size or more are refused: sums would not be exact, and the client diverged."""
 
-_MAGIC = 1.5 * 2.0**10
+MAGIC = 1.5 * 2.0**10
 """Adding and subtracting this rounds a float64 below 2^9 to the nearest multiple of 2^-42."""
 
-_TILE = 1 << 17
+TILE = 1 << 17
 """Coordinates of a tile, about: few enough for the cache, enough to make NumPy's calls cheap."""
 
 _THREAD = 1 << 20
@@ -111,7 +111,7 @@ class CoverageFold:
         share = weight / self.total_weight
         if not 0 <= share <= 1:
             raise ValueError(f"weight {weight} is not within 0 … {self.total_weight}")
-        share = (share + _MAGIC) - _MAGIC
+        share = (share + MAGIC) - MAGIC
         cohort = self._cohorts.setdefault(submodel.bitmask(), _Cohort(submodel))
         cohort.share += share
         cohort.clients += 1
@@ -192,8 +192,8 @@ class CoverageFold:
         """Yield a parameter's tiles, each with its sums, in which all replies on hold then are."""
         cohorts = [cohort for cohort in self._cohorts.values() if cohort.replies]
         stored = self._sums.get(parameter.name)
-        row = _row(parameter, self.layout.atom)
-        units = max(1, _TILE // row)
+        row = row_size(parameter, self.layout.atom)
+        units = max(1, TILE // row)
         for first in range(0, parameter.size // row, units):
             tile = slice(first * row, min((first + units) * row, parameter.size))
             if stored is None:
@@ -213,11 +213,11 @@ class CoverageFold:
 
     def _each_parameter(self, work: Callable[[Parameter, "_Scratch"], None]) -> None:
         """Do the work for every parameter, the largest first; each thread has its own scratch."""
-        rows = [_row(parameter, self.layout.atom) for parameter in self.layout.parameters]
+        rows = [row_size(parameter, self.layout.atom) for parameter in self.layout.parameters]
         queue = iter(sorted(self.layout.parameters, key=lambda parameter: -parameter.size))
 
         def drain() -> None:
-            scratch = _Scratch(min(max(_TILE, *rows), self.layout.size))
+            scratch = _Scratch(min(max(TILE, *rows), self.layout.size))
             for parameter in queue:
                 work(parameter, scratch)
 
@@ -247,8 +247,8 @@ def _total(
         np.copyto(near, values[kept])
         np.copyto(out, near)
         out *= share
-        out += _MAGIC
-        out -= _MAGIC
+        out += MAGIC
+        out -= MAGIC
         if i:
             total += rounded
     return total
@@ -268,6 +268,6 @@ def check_values(values: NDArray[np.float32], submodel: Submodel) -> None:
         raise ValueError(f"values are not finite or reach {MAX_ABS:g}: the client diverged")
 
 
-def _row(parameter: Parameter, atom: int) -> int:
+def row_size(parameter: Parameter, atom: int) -> int:
     """Return the least coordinates a tile can hold: those of an atom of the first dimension."""
     return (atom if parameter.channels[0] else 1) * math.prod(parameter.shape[1:])

@@ -17,7 +17,10 @@ from server.state import ServerState, no_masks
 FORMAT = 1
 """Raised when the meaning of a checkpoint changes; older ones are then refused."""
 
-_MAY_DIFFER = {"rounds", "run-dir", "name", "threads", "evaluate-every", "round-timeout"}
+_MAY_DIFFER = {
+    *("rounds", "run-dir", "name", "threads", "evaluate-every"),
+    *("start-timeout", "round-timeout", "round-retries", "min-replies"),
+}
 """Keys that a resumed run may change: they do not enter the weights of the rounds already done."""
 
 

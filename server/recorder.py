@@ -34,8 +34,8 @@ from server.evaluation import Evaluator
 from server.file_features import FileFeatures
 from server.history import History
 from server.pictures import save_grid
+from server.report import RoundReport
 from server.state import ServerState
-from server.strategy import RoundReport
 
 Network = tuple[Float32[np.ndarray, "P"], Submodel]
 """Global weights and the part of them to sample from."""
@@ -85,25 +85,13 @@ class Recorder:
         self.history.append(
             {
                 "round": state.round,
-                "loss": report.loss if report.replied else math.nan,
                 "frechet": math.nan,
                 "frechet_ema": math.nan,
                 "held_out_loss": math.nan,
                 **scores,
-                "clients_asked": report.asked,
-                "clients_replied": report.replied,
-                "clients_failed": report.asked - report.replied,
-                "failures": {str(k): v for k, v in sorted(report.failures.items())},
-                "density_mean": float(np.mean(report.densities)) if report.densities else math.nan,
-                "pruning_error_mean": float(np.mean(report.pruning_errors or [math.nan])),
-                "pruning_error_max": max(report.pruning_errors, default=math.nan),
+                **report.row(),
                 **round_summary(self.layout, counts),
                 **course_summary(self.layout, state.round, state.counts, state.last),
-                "mask_change": report.mask_change,
-                "bytes_up": report.bytes_up,
-                "bytes_down": report.bytes_down,
-                "seconds_train": report.seconds_train,
-                "seconds_aggregate": report.seconds_aggregate,
                 "seconds_evaluate": time.perf_counter() - started,
             }
         )

@@ -7,11 +7,11 @@ used with Flower's own `Strategy.start`.
 """
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from fractions import Fraction
 from textwrap import shorten
 
 import numpy as np
@@ -25,51 +25,30 @@ from flwr.app import (
 )
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, UInt8
 
 from common import wire
 from common.config import RunConfig
 from common.extraction import GlobalWeights, submodel_for
-from common.submodel import Layout, Submodel, extract, pruning_error
+from common.submodel import Layout, extract, pruning_error
 from server.aggregation import CoverageFold
 from server.coverage_report import mask_changes
-from server.fleet import Client, participants, request_for, stretch_start
+from server.fleet import Client, participants, request_for, required, stretch_start
+from server.report import RoundReport
+from server.robust import RobustFold, fold_for
+from server.roster import Roster
 from server.state import ServerState, advance
+from server.tasks import GRACE, Task, Tasks
+from server.updates import NormCheck
+
+PAUSE = 0.5
+"""Seconds between two looks at who has come, while too few clients are there."""
 
 log = logging.getLogger("flwr")
 
 
-@dataclass
-class RoundReport:
-    """What happened in a round, for the history."""
-
-    asked: int = 0
-    failures: dict[int, str] = field(default_factory=dict)
-    densities: list[float] = field(default_factory=list)
-    pruning_errors: list[float] = field(default_factory=list)
-    losses: list[tuple[float, float]] = field(default_factory=list)
-    masks: dict[int, bytes] = field(default_factory=dict)
-    mask_change: float = math.nan
-    mask_changes: Float64[np.ndarray, "parameters"] | None = None
-    bytes_down: int = 0
-    bytes_up: int = 0
-    seconds_train: float = 0.0
-    seconds_aggregate: float = 0.0
-
-    @property
-    def replied(self) -> int:
-        """Clients whose update was taken in."""
-        return len(self.losses)
-
-    @property
-    def loss(self) -> float:
-        """The clients' mean training loss by their weights."""
-        total = sum(weight for _, weight in self.losses)
-        return sum(loss * weight for loss, weight in self.losses) / total
-
-
 class NoUsableReplyError(RuntimeError):
-    """Every client of a round failed; to go on would pass the old model off as trained."""
+    """Too few clients returned an update; to go on would pass the old model off as trained."""
 
 
 class CoverageAvg(Strategy):
@@ -78,24 +57,33 @@ class CoverageAvg(Strategy):
     Args:
         config: The run's configuration.
         layout: The full model's layout.
-        fleet: Every client, in the order of partitions.
+        roster: Who the clients are; followed from round to round.
         state: Where to start: fresh, or a checkpoint's.
+        norms: What is known of the norms of updates.
 
     `Strategy.start` counts rounds from 1; a resumed run's rounds go on from ``state.round``.
     """
 
     def __init__(
-        self, config: RunConfig, layout: Layout, fleet: list[Client], state: ServerState
+        self,
+        config: RunConfig,
+        layout: Layout,
+        roster: Roster,
+        state: ServerState,
+        norms: NormCheck,
     ) -> None:
         self.config = config
         self.layout = layout
-        self.fleet = fleet
+        self.roster = roster
         self.state = state
+        self.norms = norms
         self.report = RoundReport()
         self.round_counts = np.zeros(layout.coverage_size, dtype=np.int64)
-        self._tasks: dict[str, tuple[Client, Submodel, wire.TaskSpec]] = {}
+        self._tasks = Tasks()
+        self._failing: set[int] = set()
         self._weights = GlobalWeights(layout, self._policy_theta)
         self._started = 0.0
+        self._grid: Grid | None = None
 
     def arrays(self) -> ArrayRecord:
         """Return the global weights as the record that Flower passes around."""
@@ -105,16 +93,28 @@ class CoverageAvg(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterator[Message]:
         """Yield each client's task, made only when it is sent: one at a time is in memory."""
+        self._grid = grid
+        self.report = RoundReport()
+        yield from self._tasks_of_round(grid)
+
+    def _tasks_of_round(self, grid: Grid) -> Iterator[Message]:
         self._started = time.perf_counter()
+        self._follow(grid)
         round = self.state.round + 1
-        clients = participants(self.fleet, self.config, round)
+        fleet, busy = self.roster.fleet(), self._tasks.busy()
+        clients = participants(fleet, self.config, round)
+        clients = [client for client in clients if client.partition not in busy] or clients
+        self.report.asked = len(clients)
+        self.report.absent = sum(not client.present for client in fleet)
+        deadline = time.monotonic() + self.config.round_timeout
         weights = self._weights = GlobalWeights(self.layout, self._policy_theta)
-        self.report = RoundReport(asked=len(clients))
-        self._tasks = {}
         for client in clients:
             submodel = submodel_for(
                 self.config.policy, request_for(self.layout, self.config, client, round, weights)
             )
+            if submodel.rate > client.accepts:
+                self.report.reject(client.partition, "too large", "accepts no submodel so large")
+                continue
             spec = wire.spec_for(submodel, round, self.config.policy, self.config.codec)
             values = extract(self.state.theta, submodel)
             content = wire.pack_task(values, spec)
@@ -122,73 +122,133 @@ class CoverageAvg(Strategy):
             self.report.densities.append(submodel.density)
             self.report.masks[client.partition] = spec.bitmask
             self.report.pruning_errors.append(pruning_error(self.state.theta, values))
-            message = Message(content, client.node, MessageType.TRAIN, group_id=str(round))
+            # A client that is away must not train on it when it comes back much later.
+            message = Message(
+                content,
+                client.node,
+                MessageType.TRAIN,
+                group_id=str(round),
+                ttl=self.config.round_timeout + GRACE,
+            )
             metadata = message.metadata
             yield message
             # The grid has numbered the message by now; only its number is kept, not its payload.
             del message, content, values
-            self._tasks[metadata.message_id] = client, submodel, spec
+            self._tasks.open[metadata.message_id] = Task(client, submodel, spec, deadline)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Fold replies in as they arrive and move the state on.
+        """Fold replies in as they arrive and move the state on; try again if they are too few.
 
         Raises:
-            NoUsableReplyError: Not one client returned a usable update.
+            NoUsableReplyError: Too few clients returned a usable update, in all attempts.
         """
-        fold: CoverageFold | None = None
-        for reply in replies:
-            received = time.perf_counter()
-            # The first reply proves that all tasks are out, so the sum over clients asked is known.
-            fold = fold or CoverageFold(self.layout, sum(map(self.weight, self._asked())))
-            self._take(reply, fold)
-            self.report.seconds_aggregate += time.perf_counter() - received
-        for client in self._asked():
-            self.report.failures[client.partition] = "no reply"
-        self._tasks = {}
-        round = self.state.round + 1
-        for partition, reason in sorted(self.report.failures.items()):
-            log.warning("round %d: client %d failed: %s", round, partition, reason)
-        if fold is None or not self.report.replied:
-            reasons = Counter(self.report.failures.values()).most_common(1)
-            raise NoUsableReplyError(
-                f"round {round}: none of {self.report.asked} clients returned a usable update; "
-                f"most often: {reasons[0][0] if reasons else 'no client was asked'}"
+        assert self._grid is not None
+        while (fold := self._collect(replies)) is None:
+            if self.report.retries == self.config.round_retries:
+                raise NoUsableReplyError(self._complaint())
+            log.warning("%s; trying again", self._complaint())
+            self.report = RoundReport(
+                retries=self.report.retries + 1,
+                rejections=self.report.rejections,
+                events=self.report.events,
             )
+            tasks = self._tasks_of_round(self._grid)
+            replies = self._grid.send_and_receive(tasks, timeout=self.config.round_timeout)
         started = time.perf_counter()
         aggregate = fold.finish(self.state.theta)
-        anchor = self._next_anchor(round + 1)
+        anchor = self._next_anchor(self.state.round + 2)
         self.state = advance(self.state, aggregate, self.layout, self.config)
         updates, masks = self.state.updates + self.report.replied, self._masks()
         self.state = replace(self.state, anchor=anchor, updates=updates, masks=masks)
+        self.norms.learn(self.report.norms)
+        self.report.limits = {p: str(rate) for p, rate in self.roster.limits.items()}
         self.round_counts = aggregate.counts
         now = time.perf_counter()
         self.report.seconds_aggregate += now - started
         self.report.seconds_train = now - self._started - self.report.seconds_aggregate
         return self.arrays(), None
 
-    def _take(self, reply: Message, fold: CoverageFold) -> None:
+    def _follow(self, grid: Grid) -> None:
+        """Wait until enough clients are there to be asked, and take late replies off the grid."""
+        deadline = time.monotonic() + self.config.round_timeout
+        self.roster.update(grid, self._failing)
+        while not self.roster.enough() and time.monotonic() < deadline:
+            time.sleep(PAUSE)
+            self.roster.update(grid, self._failing)
+        self.report.events |= self.roster.events
+        self.roster.events = {}
+        for partition in self._tasks.late(grid):
+            self.report.reject(partition, "late")
+
+    def _collect(self, replies: Iterable[Message]) -> CoverageFold | RobustFold | None:
+        """Take replies in until there are enough or no more come; None if they are too few."""
+        fold: CoverageFold | RobustFold | None = None
+        config, closed = self.config, False
+        for reply in replies:
+            received = time.perf_counter()
+            # The first reply proves that all tasks are out, so the sum over clients asked is known.
+            if fold is None:
+                total = sum(self.weight(task.client) for task in self._tasks.open.values())
+                fold = fold_for(self.layout, total, config.aggregation, config.trim)
+            self._take(reply, fold)
+            self.report.seconds_aggregate += time.perf_counter() - received
+            closed = config.min_replies > 0 and self.report.replied >= self._needed()
+            if closed and self._tasks.open:
+                break
+        for partition in self._tasks.close(early=closed):
+            self.report.reject(partition, "no reply", "no reply")
+        self._failing = set(self.report.failures)
+        for partition, reason in sorted(self.report.failures.items()):
+            log.warning("round %d: client %d failed: %s", self.state.round + 1, partition, reason)
+        return fold if self.report.replied >= self._needed() else None
+
+    def _needed(self) -> int:
+        return required(self.config, self.report.asked)
+
+    def _complaint(self) -> str:
+        """Say in one line why the round is not complete."""
+        reasons = Counter(self.report.failures.values()).most_common(1)
+        replied, needed = self.report.replied or "none", self._needed()
+        wanted = f"; {needed} are needed" if needed > 1 else ""
+        return (
+            f"round {self.state.round + 1}: {replied} of {self.report.asked} clients returned a "
+            f"usable update{wanted}; most often: "
+            f"{reasons[0][0] if reasons else 'no client was there to be asked'}"
+        )
+
+    def _take(self, reply: Message, fold: CoverageFold | RobustFold) -> None:
         """Check one reply and fold it in, or note why not."""
-        # An error may come from the SuperLink in a lost node's stead, so the task's number counts.
-        task = self._tasks.pop(reply.metadata.reply_to_message_id, None)
+        partition, task = self._tasks.claim(reply)
         if task is None:
+            self.report.reject(partition, "unasked")
             return
-        client, submodel, spec = task
         if reply.has_error():
             # Flower sends whole tracebacks; what happened is in the last line.
             reason = (reply.error.reason or "no reason given").strip().splitlines()[-1]
-            self.report.failures[client.partition] = shorten(reason, 200, placeholder=" …")
+            self.report.reject(partition, "error", shorten(reason, 200, placeholder=" …"))
             return
         try:
-            values, metrics = wire.unpack_reply(reply.content, spec, submodel)
-            loss, images = float(metrics["loss"]), int(metrics["images"])
-            fold.add(values, submodel, self.weight(client), images)
-        except (ValueError, KeyError) as error:
-            self.report.failures[client.partition] = f"refused: {error}"
-            return
-        self.report.bytes_up += wire.payload_bytes(reply.content)
-        self.report.losses.append((loss, self.weight(client)))
+            answer = wire.unpack_reply(reply.content, task.spec, task.submodel)
+            values, norm = answer.values, None
+            if self.norms.mode != "off":
+                before = extract(self.state.theta, task.submodel)
+                values, norm = self.norms.checked(values, before, task.submodel, task.client.rate)
+            fold.add(values, task.submodel, self.weight(task.client), answer.images)
+        except wire.TooLargeError as error:
+            limit = self.roster.limits[partition] = Fraction(error.k, self.layout.atom)
+            text = f"out of memory at rate {task.client.rate}, can do {limit}"
+            self.report.reject(partition, error.reason, text)
+        except wire.WireError as error:
+            self.report.reject(partition, error.reason, f"refused: {error}")
+        except ValueError as error:
+            self.report.reject(partition, "not-finite", f"refused: {error}")
+        else:
+            self.report.bytes_up += wire.payload_bytes(reply.content)
+            self.report.losses.append((answer.loss, self.weight(task.client)))
+            if norm is not None:
+                self.report.norms.setdefault(str(task.client.rate), []).append(norm)
 
     def _policy_theta(self) -> Float32[np.ndarray, "P"]:
         """Return the weights that policies look at: those when clients last moved."""
@@ -213,9 +273,6 @@ class CoverageAvg(Strategy):
         weight = client.examples if self.config.weighting == "examples" else 1
         return float(weight * client.rate**self.config.rates.weight)
 
-    def _asked(self) -> list[Client]:
-        return [client for client, _, _ in self._tasks.values()]
-
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
@@ -230,6 +287,6 @@ class CoverageAvg(Strategy):
 
     def summary(self) -> None:
         """Log the fleet and the policy."""
-        rates = Counter(str(client.rate) for client in self.fleet)
+        rates = Counter(str(client.rate) for client in self.roster.fleet())
         fleet = ", ".join(f"{count} at rate {rate}" for rate, count in rates.items())
         log.info("CoverageAvg: %s; policy %s", fleet, self.config.policy)

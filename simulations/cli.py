@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from common.errors import UserError
-from simulations import planning
+from simulations import deployment, planning
 from simulations.rundir import RUNS, find_run, link_latest, resolve_run_dir, write_config
 from simulations.theory.cli import app as theory
 
@@ -119,6 +119,9 @@ def _deliver(run_dir: Path) -> None:
 
 app.command()(planning.coverage)
 app.command()(planning.cost)
+app.command()(deployment.certs)
+app.command()(deployment.serve)
+app.command()(deployment.join)
 
 
 @app.command()

@@ -15,8 +15,11 @@ MAY_IMPORT = {
     "benchmarks": set(PACKAGES) | {"tests"},
 }
 FLOWER = {
+    "common/roll_call.py",
     "common/wire.py",
     "server/app.py",
+    "server/roster.py",
+    "server/tasks.py",
     "server/strategy.py",
     "server/grid.py",
     "client/app.py",

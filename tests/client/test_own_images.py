@@ -9,7 +9,7 @@ from PIL import Image
 
 from client.app import app
 from common.config import RunConfig
-from common.wire import unpack_roll_call
+from common.roll_call import unpack_roll_call
 
 
 def test_a_node_trains_on_the_folder_it_names_whatever_the_run_says(

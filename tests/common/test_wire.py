@@ -27,9 +27,9 @@ def test_a_task_and_its_reply_arrive_as_they_were_sent(submodel: Submodel, codec
     assert got_submodel.bitmask() == submodel.bitmask()
     tolerance = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}[codec]
     np.testing.assert_allclose(got, values, rtol=tolerance, atol=1e-7 if tolerance else 0)
-    back, metrics = wire.unpack_reply(wire.pack_reply(values, spec, METRICS), spec, submodel)
-    np.testing.assert_array_equal(back, got)
-    assert metrics == METRICS
+    reply = wire.unpack_reply(wire.pack_reply(values, spec, METRICS), spec, submodel)
+    np.testing.assert_array_equal(reply.values, got)
+    assert {"loss": reply.loss, "images": reply.images} == METRICS
 
 
 def test_a_message_carries_one_array_of_four_bytes_a_kept_value() -> None:
@@ -127,8 +127,28 @@ def test_kept_channels_that_are_no_submodel_are_refused() -> None:
         wire.submodel_from_bitmask(LAYOUT, 2, FULL.bitmask())
 
 
-def test_the_roll_call_arrives_as_it_was_sent() -> None:
-    answer = wire.RollCall(4, 180)
-    assert wire.unpack_roll_call(wire.pack_roll_call(answer)) == answer
-    with pytest.raises(wire.WireError, match="'partition-id' is missing"):
-        wire.unpack_roll_call(RecordDict())
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("loss", float("nan"), "not-finite"),
+        ("loss", [0.5], "not-finite"),
+        ("images", 0, "malformed"),
+        ("images", 2**40, "malformed"),
+        ("images", 1.5, "malformed"),
+    ],
+)
+def test_metrics_out_of_bounds_are_refused(key: str, value: object, reason: str) -> None:
+    content = wire.pack_reply(THETA, SPEC, METRICS)
+    content.metric_records["metrics"][key] = value  # type: ignore[assignment]
+    with pytest.raises(wire.WireError, match=f"metrics.{key}") as caught:
+        wire.unpack_reply(content, SPEC, FULL)
+    assert caught.value.reason == reason
+
+
+def test_a_client_without_enough_memory_says_what_it_can_hold() -> None:
+    with pytest.raises(wire.TooLargeError) as caught:
+        wire.unpack_reply(wire.pack_too_large(FULL.k - 1, SPEC), SPEC, FULL)
+    assert caught.value.k == FULL.k - 1
+    for k in (-1, FULL.k):
+        with pytest.raises(wire.WireError, match="can-hold"):
+            wire.unpack_reply(wire.pack_too_large(k, SPEC), SPEC, FULL)

@@ -1,0 +1,62 @@
+"""What a node's configuration and its operating system say about a device; imports nothing slow."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+from common.config import RunConfig
+from common.errors import UserError
+from common.roll_call import LONGEST_NAME
+
+NodeConfig = Mapping[str, object]
+
+
+def partition_id(node: NodeConfig) -> int:
+    """Return the number that names this client for good; node ids change from run to run."""
+    partition = node.get("partition-id")
+    if not isinstance(partition, int):
+        raise UserError(
+            "partition-id: missing from the node's configuration; give each node its own"
+        )
+    return partition
+
+
+def device_name(node: NodeConfig) -> str:
+    """Return the device's name, as far as it can be printed."""
+    name = str(node.get("device-name", ""))
+    return "".join(letter for letter in name if letter.isprintable())[:LONGEST_NAME]
+
+
+def accepted_rate(config: RunConfig, shape: tuple[int, int, int], node: NodeConfig) -> Fraction:
+    """Return the largest model rate that a node is configured to accept.
+
+    That is its `model-rate`, 1 where there is none, and with a `memory` in MiB the largest up to
+    there whose training fits into it.
+
+    Raises:
+        UserError: One of them cannot be read, or nothing fits.
+    """
+    text, memory = node.get("model-rate", 1), node.get("memory")
+    try:
+        limit = Fraction(str(text))
+    except (ValueError, ZeroDivisionError):
+        limit = Fraction(0)
+    if not 0 < limit <= 1:
+        raise UserError(f"model-rate: {text!r} in the node's configuration is not in (0, 1]")
+    if memory is None:
+        return limit
+    if isinstance(memory, bool) or not isinstance(memory, int | float) or not memory > 0:
+        raise UserError(f"memory: {memory!r} in the node's configuration is no number of MiB")
+    from client.capability import rate_that_fits  # imports torch
+
+    return rate_that_fits(config, shape, limit, memory)
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that are free on this device, 0 if it cannot be told."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+        return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        return 0

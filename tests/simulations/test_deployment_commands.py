@@ -1,0 +1,114 @@
+"""`certs`, `serve` and `join`: files that work, and Flower's commands as they are printed."""
+
+import shlex
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
+from typer.testing import CliRunner
+
+from simulations.cli import app
+
+
+def _call(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certs")
+    hosts = ("--host", "farm.example", "--host", "10.0.0.1", "--host", "::1")
+    done = _call("certs", folder, *hosts, "--node", "barn", "--node", "field")
+    assert done.exit_code == 0, done.output
+    assert len(done.output.split()) == 8
+    return folder
+
+
+def test_the_server_certificate_is_signed_and_names_all_hosts(certs: Path) -> None:
+    ca, server = (
+        x509.load_pem_x509_certificate((certs / name).read_bytes())
+        for name in ("ca.crt", "server.crt")
+    )
+    server.verify_directly_issued_by(ca)
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["farm.example"]
+    assert [str(a) for a in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.1", "::1"]
+    context = ssl.create_default_context(cafile=str(certs / "ca.crt"))
+    context.load_cert_chain(certs / "server.crt", certs / "server.key")
+
+
+def test_key_pairs_belong_together_and_are_private(certs: Path) -> None:
+    key = load_ssh_private_key((certs / "nodes/barn.key").read_bytes(), None)
+    public = load_ssh_public_key((certs / "nodes/barn.pub").read_bytes())
+    assert key.public_key() == public
+    for path in [*certs.rglob("*.key")]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_is_there_stays_and_more_can_be_added(certs: Path) -> None:
+    before = {path: path.read_bytes() for path in certs.rglob("*") if path.is_file()}
+    done = _call("certs", certs, "--host", "elsewhere", "--node", "barn", "--node", "attic")
+    assert sorted(Path(line).name for line in done.output.split()) == ["attic.key", "attic.pub"]
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_serve_and_join_print_flowers_commands(certs: Path) -> None:
+    done = _call("serve", "--certs", certs, "--port", "9000", "--print")
+    words = shlex.split(done.output)
+    assert words[0] == "flower-superlink"
+    assert "--enable-supernode-auth" in words
+    assert words[words.index("--ssl-certfile") + 1] == str(certs / "server.crt")
+    done = _call(
+        *("join", "farm.example", "--certs", certs, "--key", certs / "nodes/barn.key"),
+        *("--partition-id", "3", "--name", "the barn", "--data", "folder:/srv/own pictures"),
+        *("--model-rate", "1/2", "--memory", "200", "--print"),
+    )
+    assert done.exit_code == 0, done.output
+    _, program, *words = shlex.split(done.output)
+    assert program == "flower-supernode"
+    # Flower's own parser reads it.
+    args = _parse_args_run_supernode().parse_args(words)
+    assert args.superlink == "farm.example:8000"
+    from flwr.common.config import parse_config_args
+
+    assert parse_config_args([args.node_config]) == {
+        "partition-id": 3,
+        "device-name": "the barn",
+        "data": "folder:/srv/own pictures",
+        "model-rate": "1/2",
+        "memory": 200.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("certs", "X"), "name the server"),
+        (("certs", "X", "--node", "../up"), "cannot name a file"),
+        (("certs", "X", "--host", "not a host"), "neither a host's name nor an address"),
+        (("serve",), "--certs: name the folder"),
+        (("serve", "--certs", "X"), r"there is no X/ca.crt"),
+        (("join", "s", "--partition-id", "0"), "--key: missing is no file"),
+        (
+            ("join", "s", "--partition-id", "0", "--insecure", "--data", "digits", "--print"),
+            "neither folder:PATH nor npz:PATH",
+        ),
+        (
+            ("join", "s", "--partition-id", "0", "--insecure", "--name", 'a"b', "--print"),
+            "quotation marks",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = _call(*words)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
