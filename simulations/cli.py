@@ -150,6 +150,9 @@ def sample(
     evaluations: Annotated[
         int | None, typer.Option(help="Network evaluations per image; default the run's.")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the sampler, in place of evaluations.")
+    ] = None,
     rate: Annotated[
         str | None, typer.Option(help="Width, such as 1/2; default the one that samples best.")
     ] = None,
@@ -176,6 +179,7 @@ def sample(
         line = sample_run(
             folder, count, sampler, evaluations, rate, class_label, guidance, seed, out, raw,
             lambda done, total: bar.update(task, completed=done, total=total),
+            steps,
         )  # fmt: skip
     typer.echo(line)
 

@@ -85,6 +85,7 @@ def sample_run(
     out: Path | None = None,
     raw: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    steps: int | None = None,
 ) -> str:
     """Sample images from a run's weights and write them as one picture.
 
@@ -103,6 +104,7 @@ def sample_run(
         raw: Take the last round's weights, not their moving average. Of several averages it is
             the one that the summary found best at this width, before the run's end the first.
         progress: Called with the network's calls done and in total.
+        steps: The sampler's steps, at least 1, in place of `evaluations`.
 
     Returns:
         A line that says what was written where.
@@ -111,15 +113,18 @@ def sample_run(
         UserError: An argument is out of range or does not go with the run, or its directory cannot
             be read; the line names it.
     """
-    least = {"count": (count, 1), "evaluations": (evaluations, 1), "seed": (seed, 0)}
-    for key, (value, minimum) in (least | {"guidance": (guidance, 0)}).items():
+    least = {"count": (count, 1), "evaluations": (evaluations, 1), "steps": (steps, 1)}
+    for key, (value, minimum) in (least | {"seed": (seed, 0), "guidance": (guidance, 0)}).items():
         if value is not None and not minimum <= value < math.inf:
             raise UserError(f"{key}: must be at least {minimum}, not {value}")
+    if steps is not None and evaluations is not None:
+        raise UserError("steps: say these or evaluations, not both")
     run = read_trained_run(run_dir)
     sampler = sampler or run.config.evaluation.sampler
     if sampler not in SAMPLERS:
         raise UserError(f"sampler: '{sampler}' is not one of {', '.join(SAMPLERS)}")
-    steps = SAMPLERS[sampler].steps_for(evaluations or run.config.evaluation.evaluations)
+    budget = evaluations or run.config.evaluation.evaluations
+    steps = steps or SAMPLERS[sampler].steps_for(budget)
     chosen = parse_rate(run.summary.get("best_rate", "1") if rate is None else rate)
     weight = run.config.evaluation.guidance if guidance is None else guidance
     averaged, which = averaged_weights(run, chosen)

@@ -164,6 +164,15 @@ def test_guidance_is_the_run_s_unless_the_call_has_its_own(tmp_path: Path) -> No
     assert sample_run(run, 4, evaluations=2).endswith("dpmpp2m in 2 evaluations guided by 3")
 
 
+def test_steps_may_be_said_in_place_of_evaluations(run: Path) -> None:
+    by_steps = sample_run(run, 2, "heun", steps=2, out=run / "a.png")
+    assert by_steps == sample_run(run, 2, "heun", 5, out=run / "a.png")
+    assert by_steps.endswith("heun in 5 evaluations")
+    command = ["sample", str(run), "-n", "2", "--sampler", "heun", "--steps", "2"]
+    line = CliRunner().invoke(cli.app, [*command, "--out", str(run / "a.png")]).stdout
+    assert line == by_steps + "\n"
+
+
 def test_calls_are_counted(run: Path) -> None:
     calls: list[tuple[int, int]] = []
     sample_run(run, 2, "ddim", 4, progress=lambda done, total: calls.append((done, total)))
@@ -174,6 +183,8 @@ def test_calls_are_counted(run: Path) -> None:
     ("choices", "complaint"),
     [
         ({"sampler": "hein"}, "sampler: 'hein' is not one of .*heun"),
+        ({"steps": 0}, "steps: must be at least 1, not 0"),
+        ({"steps": 3, "evaluations": 3}, "steps: say these or evaluations, not both"),
         ({"evaluations": 0}, "evaluations: must be at least 1, not 0"),
         ({"seed": -1}, "seed: must be at least 0, not -1"),
         ({"count": 0}, "count: must be at least 1, not 0"),
