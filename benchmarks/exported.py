@@ -24,6 +24,7 @@ from benchmarks.harness import Result
 from common.data import load_dataset
 from common.denoising import clipped, submodel_denoiser
 from common.diffusers_format import import_pipeline
+from common.diffusers_options import TIMESTEPS
 from common.process import CLOCKS, clock_grid
 from common.samplers import sample
 from common.submodel import full_submodel
@@ -40,14 +41,20 @@ SEED = 7
 def measure(run_dir: Path, samples: int, evaluations: int) -> Iterator[Result]:
     """Yield whether the weights came back, and for each pipeline both distances.
 
-    `frechet_noise` is the standard error of the difference: distances of `CHUNKS` parts scatter by
-    twice what the distance of all does, roughly.
+    `frechet_noise` is a rough standard error of the difference, from how distances of `CHUNKS`
+    parts scatter. Those of few images scatter more than in proportion, so that it reads high.
 
     Args:
         run_dir: The run directory.
         samples: Images of each side, a multiple of `CHUNKS`.
-        evaluations: Network evaluations per image, at least 2.
+        evaluations: Network evaluations per image, at least 2. It must divide the model's 1000
+            timesteps, or diffusers takes the step between two of them to be of another length.
+
+    Raises:
+        ValueError: It does not.
     """
+    if TIMESTEPS % evaluations:
+        raise ValueError(f"{evaluations} evaluations do not divide {TIMESTEPS} timesteps")
     run = read_trained_run(run_dir)
     evaluator = evaluator_for(run.config, load_dataset(run.config.data, run.config.shape))
     theta, _ = averaged_weights(run, Fraction(1))

@@ -33,3 +33,8 @@ def test_noise_is_drawn_batch_by_batch() -> None:
     noise = exported._noise((BATCH + 3, 1, 2, 2))
     rest = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(exported.SEED + 1))
     assert torch.equal(noise[-3:], rest)
+
+
+def test_steps_of_unequal_length_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="16 evaluations do not divide 1000 timesteps"):
+        next(exported.measure(tmp_path, 64, 16))
