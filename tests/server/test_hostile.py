@@ -1,11 +1,5 @@
-"""Malformed and hostile replies: none moves the model or stops a round, and each is counted.
+"""Ten thousand malformed and hostile replies: none moves the model or stops a round."""
 
-500 in a round. Ten thousand take a minute and more of processor time:
-
-    SCOREQUILT_HOSTILE=20 python -m pytest tests/server/test_hostile.py
-"""
-
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -27,8 +21,8 @@ from tests.layouts import chain_layout
 
 LAYOUT = chain_layout()
 THETA = np.random.default_rng(0).standard_normal(LAYOUT.size, dtype=np.float32)
-CLIENTS, REPLIES = 12, 500
-EXAMPLES = int(os.environ.get("SCOREQUILT_HOSTILE", "3"))
+CLIENTS, EXAMPLES, REPLIES = 12, 20, 500
+
 CONFIG = RunConfig(fleet=f"1x1 1/2x{CLIENTS - 1}", round_retries=0)
 SHAPE = (1, 8, 8)
 
