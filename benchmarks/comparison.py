@@ -40,14 +40,24 @@ MOVING = (
 )
 
 ROWS: dict[str, Keys] = {
-    "dense": {"policy": "full"},
+    "dense": {"policy": "full", "local-widths": "own"},
     "strong-only": {"participants": "full", "local-widths": "own"},
     "strong-only, sandwich": {"participants": "full", "local-widths": "sandwich"},
     "shrink": {"fleet": "1/4x8"},
     "static": {"local-widths": "own"},
-    "sandwich": {"local-widths": "sandwich"},
+    "sandwich": {"local-widths": "sandwich", "rates.several-widths": 0},
     "sandwich by the strong": {"local-widths": "sandwich", "rates.several-widths": 1},
-    "distill": {"local-widths": "distill"},
+    "rolling, sandwich by the strong": {
+        "policy": "rolling",
+        "local-widths": "sandwich",
+        "rates.several-widths": 1,
+    },
+    "balanced, sandwich by the strong": {
+        "policy": "balanced",
+        "local-widths": "sandwich",
+        "rates.several-widths": 1,
+    },
+    "distill": {"local-widths": "distill", "rates.several-widths": 0},
     **{policy: {"policy": policy, "local-widths": "own"} for policy in MOVING},
 }
 """What a fleet may do: baselines, ways of training static submodels, and the other policies."""
@@ -65,12 +75,30 @@ SETTINGS = {
     "mixed fleet, IID": Setting(
         {},
         ("dense", "strong-only", "static", "sandwich by the strong", "rolling", "balanced"),
-        ("strong-only, sandwich", "shrink", "sandwich", "distill", *MOVING[1:-2], MOVING[-1]),
+        (
+            "rolling, sandwich by the strong",
+            "balanced, sandwich by the strong",
+            "strong-only, sandwich",
+            "shrink",
+            "sandwich",
+            "distill",
+            *MOVING[1:-2],
+            MOVING[-1],
+        ),
     ),
     "mixed fleet, disjoint classes": Setting(
         {"partition": "classes"},
-        ("dense", "strong-only", "static", "sandwich by the strong"),
-        ("sandwich", "rolling", "balanced"),
+        (
+            "dense",
+            "strong-only",
+            "static",
+            "sandwich by the strong",
+            "rolling",
+            "balanced",
+            "rolling, sandwich by the strong",
+            "balanced, sandwich by the strong",
+        ),
+        ("sandwich",),
     ),
     "all-half fleet, IID": Setting(
         {"fleet": "1/2x8"}, ("static", "rolling", "balanced"), ("random", "covering", "magnitude")
