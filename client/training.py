@@ -191,8 +191,12 @@ def learning_rate(config: RunConfig, round: int) -> float:
 def _nested_models(
     submodel: Submodel, config: RunConfig, channels: int, device: torch.device
 ) -> list[tuple[FlatModel, Tensor]]:
-    """Return the fleet's narrower widths nested in this submodel, with their coordinates in it."""
-    if config.local_widths == "own" or submodel.rate < config.rates.several_widths:
+    """Return the fleet's narrower widths nested in this submodel, with their coordinates in it.
+
+    A masked submodel has none: it is not a width.
+    """
+    several = config.local_widths != "own" and submodel.rate >= config.rates.several_widths
+    if not several or isinstance(submodel, MaskedSubmodel):
         return []
     models = []
     for rate in sorted(set(parse_fleet(config.fleet)), reverse=True):

@@ -53,7 +53,7 @@ class RunConfig(Section):
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     lr_schedule: Literal["constant", "cosine"] = "cosine"
-    local_widths: Literal["own", "alternate", "sandwich", "distill"] = "own"
+    local_widths: Literal["own", "alternate", "sandwich", "distill"] = "sandwich"
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(1.0, gt=0)
     fleet: str = "1x2 1/2x3 1/4x3"

@@ -138,4 +138,4 @@ class RatesConfig(Section):
     weight: float = Field(0.0, ge=0)
     learning_rate: float = Field(0.0, ge=0)
     noise_floor: float = Field(0.0, ge=0, lt=1)
-    several_widths: float = Field(0.0, ge=0, le=1)
+    several_widths: float = Field(1.0, ge=0, le=1)

@@ -6,7 +6,7 @@ from functools import cache
 from common.config import RunConfig, parse_fleet
 from common.data import load_dataset
 from common.errors import UserError
-from common.extraction import GlobalWeights, coverage_layout, elementwise, submodel_for
+from common.extraction import GlobalWeights, coverage_layout, submodel_for
 from common.submodel import Layout
 from common.unet import initial_weights, layout_of
 from server.distances import NEIGHBOURS
@@ -88,10 +88,6 @@ def rehearse(config: RunConfig, layout: Layout, image_channels: int) -> None:
     rates = parse_fleet(config.fleet)
     if config.participants == "full" and Fraction(1) not in rates:
         raise UserError("participants: 'full' leaves no client of rate 1 in this fleet")
-    if elementwise(config.policy) and config.local_widths != "own":
-        raise UserError(
-            f"local-widths: '{config.local_widths}' needs compact submodels, not {config.policy}"
-        )
     fleet = muster(rates, [(0, 0)] * len(rates))
     classes = [client for client in fleet if client.index == 0]
     for client in classes:

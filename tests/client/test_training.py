@@ -25,6 +25,7 @@ CONFIG = RunConfig.from_flat(
         "rounds": 4,
         "local-steps": 4,
         "batch-size": 8,
+        "local-widths": "own",
         "weight-decay": 0.1,
         "model.widths": "8,16",
         "model.groups": 2,
@@ -143,7 +144,7 @@ def test_a_nested_widths_gradient_is_that_of_the_sliced_weights() -> None:
 
 @pytest.mark.parametrize("widths", ["alternate", "sandwich", "distill"])
 def test_several_widths_train_a_wide_client_otherwise_and_the_narrowest_alike(widths: str) -> None:
-    several = _with(local_widths=widths)
+    several = _with(local_widths=widths, rates=RatesConfig(several_widths=0.0))
     wide, narrow = full_submodel(LAYOUT), narrowed(full_submodel(LAYOUT), 1)
     assert not np.allclose(_train(CONFIG, wide), _train(several, wide), atol=1e-5)
     np.testing.assert_array_equal(_train(CONFIG, narrow), _train(several, narrow))
