@@ -13,6 +13,7 @@ from client.training import FlatModel, backward, learning_rate, shortest_time, t
 from common.config import RunConfig
 from common.data import ImageData
 from common.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser, sample_times
+from common.masked import masked_submodel
 from common.process import CLOCKS, perturb
 from common.sections import RatesConfig
 from common.seeding import rng_for, torch_generator
@@ -202,3 +203,9 @@ def test_a_narrow_client_is_spared_low_noise() -> None:
     assert times[0] < shortest_time(spared, 0.5) <= times[1]
     narrow = narrowed(full_submodel(LAYOUT), 1)
     assert not np.array_equal(_train(spared, narrow), _train(CONFIG, narrow))
+
+
+def test_a_client_of_single_weights_has_no_narrower_width_to_train() -> None:
+    submodel = masked_submodel(LAYOUT, np.random.default_rng(5).random(LAYOUT.size) < 0.5)
+    several = _with(local_widths="sandwich", rates=RatesConfig(several_widths=0.0))
+    np.testing.assert_array_equal(_train(several, submodel), _train(CONFIG, submodel))
