@@ -74,7 +74,7 @@ def bitmask_of(layout: Layout, choice: Positions | Mask) -> bytes:
 
 def elementwise(policy: str) -> bool:
     """Return whether a policy chooses single coordinates."""
-    return policy.startswith("element-")
+    return policy in POLICIES and policy.startswith("element-")
 
 
 def coverage_layout(policy: str, layout: Layout) -> Layout:

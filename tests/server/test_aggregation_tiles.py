@@ -49,7 +49,7 @@ def test_every_way_to_fold_gives_the_plain_average(
     total = 2 + sum(weight for *_, weight in replies)
     fold = CoverageFold(LAYOUT, total, hold)
     with (
-        patch.object(aggregation, "_TILE", tile),
+        patch.object(aggregation, "TILE", tile),
         patch.object(aggregation, "_THREAD", 1),
         patch("os.cpu_count", return_value=threads),
     ):
