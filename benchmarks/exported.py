@@ -25,7 +25,7 @@ from common.data import load_dataset
 from common.denoising import clipped, submodel_denoiser
 from common.diffusers_format import import_pipeline
 from common.diffusers_options import TIMESTEPS
-from common.process import CLOCKS, clock_grid
+from common.process import CLOCKS, Denoiser, Grid, clock_grid
 from common.samplers import sample
 from common.submodel import full_submodel
 from server.evaluation import Evaluator
@@ -71,9 +71,7 @@ def measure(run_dir: Path, samples: int, evaluations: int) -> Iterator[Result]:
         grid = clock_grid(clock, evaluations - 1, clock.t_of_u(1 / evaluations))
         draw_in_diffusers(model, samples, evaluations, Path(folder))
         for pipeline, sampler in PIPELINES.items():
-            noise = _noise(shape)
-            generator = torch.Generator().manual_seed(SEED)
-            ours = sample(sampler, clipped(denoiser), grid, noise, generator, BATCH).clamp(-1, 1)
+            ours = _draw(sampler, clipped(denoiser), grid, shape)
             theirs = torch.from_numpy(np.load(Path(folder) / f"{pipeline}.npy"))
             yield from _compare(pipeline, ours, theirs, evaluator)
 
@@ -88,12 +86,14 @@ def draw_in_diffusers(model: Path, count: int, evaluations: int, out: Path) -> N
         raise RuntimeError(f"diffusers failed on {model}:\n{done.stderr}")
 
 
-def _noise(shape: tuple[int, ...]) -> Tensor:
-    """Return what diffusers draws first from the script's seeds."""
-    parts = torch.empty(shape).split(BATCH)
-    seeds = [torch.Generator().manual_seed(SEED + i) for i in range(len(parts))]
-    drawn = [torch.randn(p.shape, generator=g) for p, g in zip(parts, seeds, strict=True)]
-    return torch.cat(drawn)
+def _draw(sampler: str, denoiser: Denoiser, grid: Grid, shape: tuple[int, ...]) -> Tensor:
+    """Return images drawn batch by batch from the script's seeds: its first noise is ours."""
+    parts = []
+    for i, part in enumerate(torch.empty(shape).split(BATCH)):
+        generator = torch.Generator().manual_seed(SEED + i)
+        noise = torch.randn(part.shape, generator=generator)
+        parts.append(sample(sampler, denoiser, grid, noise, generator))
+    return torch.cat(parts).clamp(-1, 1)
 
 
 def _compare(case: str, ours: Tensor, theirs: Tensor, evaluator: Evaluator) -> Iterator[Result]:
