@@ -87,7 +87,8 @@ def test_a_policy_by_its_path_runs_and_leaves_what_it_chose(tmp_path: Path) -> N
     config = _config("their_policies:good").model_copy(update={"rounds": 2, "evaluate_every": 9})
     grid = LocalGrid(config)
     federate(grid, config, tmp_path / "run")
-    kept = [m.content.config_records["spec"] for m in grid.sent if "spec" in m.content]
+    tasks = [m for m in grid.sent if m.metadata.message_type == "train"]
+    kept = [task.content.config_records["spec"] for task in tasks]
     assert {spec["policy"] for spec in kept} == {"their_policies:good"}
     bits = np.unpackbits(np.frombuffer(kept[1]["kept"], np.uint8))  # type: ignore[arg-type]
     assert bits[:4].tolist() == [0, 1, 0, 1]
