@@ -78,7 +78,7 @@ def run(quick: bool, seed: int) -> Finding:
     tables = [
         _rounds_table(by_rounds, rounds, seed),
         _rates_table(by_rate, rates, seed),
-        _choices_table(8 if quick else 1024, runs, seed),
+        _choices_table(8 if quick else 512, runs, seed),
     ]
     norms = {case: norms for case, (norms, _) in by_rate.items()}
     return Finding("convergence", _draw(by_rounds, rounds, norms, rates), tables)
