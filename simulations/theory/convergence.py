@@ -71,14 +71,14 @@ def run(quick: bool, seed: int) -> Finding:
     """Fit rates and floors over rounds, step sizes, pruning, local steps, clients, schedules."""
     cases = CASES[::4] if quick else CASES
     runs = 3 if quick else 8
-    rounds = (8, 16, 32) if quick else (32, 64, 128, 256, 512, 1024)
+    rounds = (8, 16, 32) if quick else (16, 32, 64, 128, 256, 512)
     rates = (0.1, 0.05, 0.025) if quick else (0.1, 0.05, 0.025, 0.0125)
     by_rounds = {case: _over_rounds(case, rounds, runs, seed) for case in cases}
     by_rate = {case: _over_rates(case, rates, runs, seed, quick) for case in cases}
     tables = [
         _rounds_table(by_rounds, rounds, seed),
         _rates_table(by_rate, rates, seed),
-        _choices_table(8 if quick else 512, runs, seed),
+        _choices_table(8 if quick else 256, runs, seed),
     ]
     norms = {case: norms for case, (norms, _) in by_rate.items()}
     return Finding("convergence", _draw(by_rounds, rounds, norms, rates), tables)
@@ -88,7 +88,7 @@ def _over_rounds(case: Case, rounds: Sequence[int], runs: int, seed: int) -> Nor
     """Return each run's average squared gradient norm when Q rounds are trained at c/√(QE)."""
     averages = []
     for total in rounds:
-        rate = constant(1.6 / math.sqrt(total * LOCAL_STEPS))  # 0.1 at Q = 64
+        rate = constant(0.8 / math.sqrt(total * LOCAL_STEPS))  # 0.1 at Q = 16
         found = case.train(seed, runs, total, rate)
         averages.append(found.average)
     return np.stack(averages, 1)
@@ -102,10 +102,10 @@ def _over_rates(
     All start where long training at the first rate has led, and then go on for equal times: the
     smaller the steps, the more of them. The second half is averaged.
     """
-    settled = case.train(seed, runs, 16 if quick else 1000, constant(rates[0])).theta
+    settled = case.train(seed, runs, 16 if quick else 800, constant(rates[0])).theta
     norms = []
     for rate in rates:
-        total = round((0.5 if quick else 10) / rate)
+        total = round((0.5 if quick else 8) / rate)
         found = case.train(seed, runs, total, constant(rate), theta=settled)
         norms.append(found.end(0.5))
     return np.stack(norms, 1), case.drift(found.theta, seed)
@@ -142,7 +142,7 @@ def _rounds_table(by_rounds: dict[Case, Norms], rounds: Sequence[int], seed: int
         rows.append([case.label, *norms.mean(0).tolist(), first, last])
     columns = ["fleet", *(f"Q = {q}" for q in rounds), "power of Q, first half", "last half"]
     title = (
-        f"Average over q < Q of ‖∇F(θ_q)‖², step 1.6/√(QE), E = {LOCAL_STEPS}, N = 8; exact "
+        f"Average over q < Q of ‖∇F(θ_q)‖², step 0.8/√(QE), E = {LOCAL_STEPS}, N = 8; exact "
         f"gradients, mean of {len(norms)} runs, bootstrap intervals"
     )
     return Table(title, columns, rows)

@@ -258,5 +258,6 @@ def dropped(
 ) -> Float64[np.ndarray, "R"]:
     """Return w² of each run, averaged over clients and rounds."""
     keep = (masks > 0).double().mean((0, 1))
-    shares: Float64[np.ndarray, R] = (1 - (theta.square() @ keep) / theta.square().sum(1)).numpy()
-    return shares
+    shares = 1 - (theta.square() @ keep) / theta.square().sum(1)
+    rounded: Float64[np.ndarray, " R"] = shares.clamp(min=0).numpy()
+    return rounded
