@@ -116,7 +116,7 @@ def _learned(sides: Sequence[int], quick: bool, seed: int) -> dict[int, ErrorEst
     found = {}
     for side in sides:
         law = LAWS["gaussian-field"](side)
-        config = small_config(seed, **({"rounds": 2, "local_steps": 2} if quick else {}))
+        config = small_config(seed, **({"rounds": 1, "local_steps": 1} if quick else {}))
         *_, last = federation(config, images_of(law, 256 if quick else 4096, seed))
         generator = torch_generator(rng_for(seed, 0, SERVER, f"paths of side {side}"))
         denoiser = averaged_denoiser(config, last.state)

@@ -52,7 +52,7 @@ def run(quick: bool, seed: int) -> Finding:
 
 
 def _ways(seed: int, quick: bool) -> dict[str, RunConfig]:
-    size = {"rounds": 2, "local_steps": 2} if quick else {"rounds": 12, "local_steps": 15}
+    size = {"rounds": 1, "local_steps": 1} if quick else {"rounds": 12, "local_steps": 15}
     base = small_config(seed, **size)
 
     def way(**changes: object) -> RunConfig:
