@@ -188,7 +188,7 @@ def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Rep
         raise WireError(f"the reply has no record '{METRICS}'")
     loss, images = metrics.get("loss"), metrics.get("images")
     if not isinstance(loss, float) or not math.isfinite(loss):
-        raise WireError(f"'{METRICS}.loss' is {loss!r}, not a finite number", "not-finite")
+        raise WireError(f"'{METRICS}.loss' is not finite ({loss!r})", "not-finite")
     if not isinstance(images, int) or not 0 < images < MOST_IMAGES:
         raise WireError(f"'{METRICS}.images' is {images!r}, not in 1 … {MOST_IMAGES - 1}")
     return Reply(_values(content, spec.codec, submodel.size), loss, images)
