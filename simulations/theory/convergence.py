@@ -208,11 +208,13 @@ def _draw(
             (line,) = axes.plot(x, mean, "-o", ms=3, label=case.label)
             axes.fill_between(x, low, high, color=line.get_color(), alpha=0.12)
         axes.set(xscale="log", yscale="log")
+        axes.set_xticks(x, [f"{value:g}" for value in x])
+        axes.set_xticks([], minor=True)
     shape = np.sqrt(rounds[0] / np.array(rounds)) * next(iter(by_rounds.values())).mean(0)[0]
     left.plot(rounds, shape, "k:", label="shape: 1/√Q")
     left.set(xlabel="rounds Q, step size c/√(QE)", ylabel="average of ‖∇F(θ_q)‖² over q < Q")
     right.set(xlabel="constant step size η", ylabel="‖∇F‖² where training settles")
     left.set_title("how fast gradients fall")
     right.set_title("does the floor vanish with the step size?")
-    right.legend(fontsize=7)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
