@@ -21,6 +21,7 @@ from typing import Annotated, Any, NamedTuple
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import typer
+from matplotlib.figure import Figure
 
 from common.config import RunConfig
 
@@ -197,6 +198,31 @@ def table(results: list[Keys]) -> str:
     return "\n".join(lines)
 
 
+def draw(results: list[Keys], path: Path) -> None:
+    """Draw every run at full and at half width, a panel for each setting of unequal rows."""
+    names = [name for name in SETTINGS if any(r["setting"] == name for r in results)]
+    counts = [len({r["row"] for r in results if r["setting"] == name}) for name in names]
+    figure = Figure(figsize=(8, 0.9 * len(names) + 0.26 * sum(counts)), layout="constrained")
+    panels = figure.subplots(len(names), 1, squeeze=False, height_ratios=counts, sharex=True)
+    for name, axes in zip(names, panels[:, 0], strict=True):
+        mine = [r for r in results if r["setting"] == name]
+        known = {r["row"] for r in mine}
+        rows = [row for row in (*SETTINGS[name].first, *SETTINGS[name].then) if row in known][::-1]
+        for width, marker, label in (("1/2", "x", "half width"), ("1", "o", "full width")):
+            found = [
+                (r["percent"][width], rows.index(r["row"])) for r in mine if width in r["percent"]
+            ]
+            axes.scatter(*zip(*found, strict=True), marker=marker, s=22, label=label)
+        axes.set(
+            xscale="log", yticks=range(len(rows)), yticklabels=rows, ylim=(-0.7, len(rows) - 0.3)
+        )
+        axes.set_title(name, fontsize=9, loc="left")
+        axes.grid(axis="x", alpha=0.3, which="both")
+    panels[0, 0].legend(fontsize=8, loc="lower right")
+    panels[-1, 0].set_xlabel("Fréchet distance, % of pure noise")
+    figure.savefig(path, dpi=110)
+
+
 def _spread(values: list[float]) -> str:
     if not values:
         return ""
@@ -209,6 +235,7 @@ def main(
     seeds: Annotated[int, typer.Option(help="Seeds of every run.")] = 3,
     workers: Annotated[int, typer.Option("--jobs", help="Runs at once, a thread each.")] = 2,
     only_table: Annotated[bool, typer.Option("--table", help="Run nothing.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="A PNG file to draw.")] = None,
 ) -> None:
     """Compare what a fleet of unequal clients may do, and print a table."""
     done = (
@@ -223,6 +250,8 @@ def main(
             file.flush()
             typer.echo(f"{len(done)} of {len(known) + len(waiting)}: {done[-1]}", err=True)
     typer.echo(table(done))
+    if figure:
+        draw(done, figure)
 
 
 if __name__ == "__main__":
