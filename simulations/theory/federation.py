@@ -29,9 +29,12 @@ from server.state import ServerState, advance, initial_state
 
 
 def small_config(seed: int, **changes: Any) -> RunConfig:
-    """Return a run that trains in seconds, with some keys changed."""
+    """Return a run that trains in seconds, with some keys changed.
+
+    Every client trains its own width alone, as in the theory.
+    """
     base = RunConfig(
-        rounds=12, local_steps=15, batch_size=32, seed=seed,
+        rounds=12, local_steps=15, batch_size=32, seed=seed, local_widths="own",
         model=ModelConfig(widths=(16, 32), groups=4, attention=()),
         ema=EmaConfig(half_life=(5000,)),
     )  # fmt: skip
