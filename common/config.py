@@ -76,6 +76,7 @@ class RunConfig(Section):
     round_retries: int = Field(1, ge=0)
     round_budget: float = Field(0.0, ge=0, description="seconds, 0 is none")
     min_replies: float = Field(0.0, ge=0, description="a share of those asked, or from 1 a number")
+    close_early: bool = Field(True, description="as soon as there are min_replies")
     aggregation: Literal["mean", "trimmed", "median"] = "mean"
     trim: float = Field(0.2, ge=0, lt=0.5)
     update_check: Literal["off", "clip", "reject"] = "off"

@@ -188,6 +188,7 @@ class CoverageAvg(Strategy):
         """Take replies in until there are enough or no more come; None if they are too few."""
         fold: CoverageFold | RobustFold | None = None
         config, closed = self.config, False
+        may_close = config.min_replies > 0 and config.close_early
         for reply in replies:
             received = time.perf_counter()
             # The first reply proves that all tasks are out, so the sum over clients asked is known.
@@ -200,7 +201,7 @@ class CoverageAvg(Strategy):
             del reply
             gc.collect(1)
             self.report.seconds_aggregate += time.perf_counter() - received
-            closed = config.min_replies > 0 and self.report.replied >= self._needed()
+            closed = may_close and self.report.replied >= self._needed()
             if closed and self._tasks.open:
                 break
         for partition in self._tasks.close(early=closed):

@@ -169,6 +169,19 @@ def test_a_round_closes_with_enough_replies_and_late_ones_are_recognised(tmp_pat
     assert np.isfinite(state.theta).all()
 
 
+def test_a_round_with_enough_replies_may_wait_for_the_others(tmp_path: Path) -> None:
+    config = _with(min_replies=2.0, close_early=False, round_timeout=600.0)
+    _, rows = _run(Town(config), config, tmp_path / "all")
+    assert rows[1]["clients_replied"] == 3
+    config = config.model_copy(update={"round_timeout": 0.5})
+    grid = Town(config)
+    grid.slow = {1}
+    _, rows = _run(grid, config, tmp_path / "but one")
+    assert (rows[1]["clients_replied"], rows[1]["retries"]) == (2, 0)
+    # It was given up, not left to itself: it is asked in the next round.
+    assert _asked(grid, 2) == [0, 1, 2]
+
+
 def test_a_client_that_is_waited_for_in_vain_is_asked_again(tmp_path: Path) -> None:
     grid = Town(TINY)
     grid.slow = {1}

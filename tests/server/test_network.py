@@ -140,10 +140,12 @@ def test_a_federation_of_hosts_outlives_its_network(tmp_path: Path, hosts: str) 
         changes = {
             **TINY,
             "fleet": "1x1 1/2x2",
-            "rounds": 15,
+            "rounds": 12,
             "evaluate-every": 100,
-            # No min-replies: a round waits until a lost client is noticed, so that how many rounds
-            # go by meanwhile does not depend on how fast the machine is.
+            "min-replies": 2,
+            # A round waits until a lost client is noticed, so that how many rounds go by meanwhile
+            # does not depend on how fast the machine is.
+            "close-early": False,
             "start-timeout": 45,
             "round-timeout": 240,
             "run-dir": str(run_dir),
@@ -171,10 +173,10 @@ def test_a_federation_of_hosts_outlives_its_network(tmp_path: Path, hosts: str) 
                 os.kill(pid, 9)
         assert run.wait() == 0
     told = rows()
-    assert [row["round"] for row in told] == list(range(1, 16))
+    assert [row["round"] for row in told] == list(range(1, 13))
     assert told[0]["clients_absent"] == 1
     assert (told[0]["clients_asked"], told[0]["clients_replied"]) == (2, 2)
-    assert all(row["clients_replied"] >= 1 for row in told)
+    assert all(row["clients_replied"] >= 2 for row in told)
     # Client 0 was cut off in a round, noticed, and came back; client 1 was killed after that.
     events = [(row["round"], row["fleet_events"].get("0")) for row in told]
     left, back = (next(n for n, event in events if event == what) for what in ("left", "joined"))
