@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 run: venv
 	$(BIN)/scorequilt run digits
 
+# Tests compute on one thread each, so as many run at once as there are cores, up to four.
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 bench: venv
 	$(BIN)/python -m benchmarks all

@@ -28,7 +28,10 @@ def _inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep prepared data and classifiers of the tests away from the user's."""
-    cache = tmp_path_factory.mktemp("cache")
+    base = tmp_path_factory.getbasetemp()
+    # Processes that share the tests out have folders beside each other, and share the cache, too.
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    cache.mkdir(exist_ok=True)
     os.environ["SCOREQUILT_CACHE"] = str(cache)
     yield cache
     del os.environ["SCOREQUILT_CACHE"]
