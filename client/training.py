@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from common.sections import TrainConfig
 from common.seeding import torch_generator
 from common.submodel import Submodel, narrowed, nested_coordinates
 from common.unet import ScoreUNet, load_weights
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def train_locally(
             torch.manual_seed(int(rng.integers(2**63 - 1)))
         for _ in range(config.local_steps):
             batch = draw_batch(data, config, rng, generator, shortest).to(device)
-            models = _widths_of_step(own, nested, config.local_widths, rng)
+            models = widths_of_step((own, None), nested, config.local_widths, rng)
             for model, place in models:
                 if place is not None:
                     torch.index_select(own.theta, 0, place, out=model.theta)
@@ -190,7 +193,7 @@ def learning_rate(config: RunConfig, round: int) -> float:
 
 def _nested_models(
     submodel: Submodel, config: RunConfig, channels: int, device: torch.device
-) -> list[tuple[FlatModel, Tensor]]:
+) -> list[tuple[FlatModel, Tensor | None]]:
     """Return the fleet's narrower widths nested in this submodel, with their coordinates in it.
 
     A masked submodel has none: it is not a width.
@@ -198,7 +201,7 @@ def _nested_models(
     several = config.local_widths != "own" and submodel.rate >= config.rates.several_widths
     if not several or isinstance(submodel, MaskedSubmodel):
         return []
-    models = []
+    models: list[tuple[FlatModel, Tensor | None]] = []
     for rate in sorted(set(parse_fleet(config.fleet)), reverse=True):
         k = submodel.layout.kept_per_atom(rate)
         if k < submodel.k:
@@ -209,14 +212,22 @@ def _nested_models(
     return models
 
 
-def _widths_of_step(
-    own: FlatModel, nested: list[tuple[FlatModel, Tensor]], widths: str, rng: np.random.Generator
-) -> list[tuple[FlatModel, Tensor | None]]:
-    """Return the networks that one step trains."""
-    itself: tuple[FlatModel, Tensor | None] = (own, None)
+def widths_of_step(own: _T, nested: list[_T], widths: str, rng: np.random.Generator) -> list[_T]:
+    """Return the widths that one step trains, the client's own first.
+
+    "sandwich" is the sandwich rule (Yu and Huang 2019, section 3.1): the widest, the narrowest and
+    one drawn from those between. "distill" takes the same, and "alternate" one width at a time.
+
+    Args:
+        own: The client's own width.
+        nested: The narrower ones, from wide to narrow.
+        widths: The configuration's `local_widths`.
+        rng: This client's stream.
+    """
     if not nested:
-        return [itself]
-    other = nested[rng.integers(len(nested))]
+        return [own]
     if widths == "alternate":
-        return [itself] if rng.random() < 0.5 else [other]
-    return [itself, other]
+        return [own] if rng.random() < 0.5 else [nested[rng.integers(len(nested))]]
+    *between, narrowest = nested
+    drawn = [between[rng.integers(len(between))]] if between else []
+    return [own, *drawn, narrowest]

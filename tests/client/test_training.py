@@ -9,7 +9,14 @@ import torch
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from client.batches import draw_batch
-from client.training import FlatModel, backward, learning_rate, shortest_time, train_locally
+from client.training import (
+    FlatModel,
+    backward,
+    learning_rate,
+    shortest_time,
+    train_locally,
+    widths_of_step,
+)
 from common.config import RunConfig
 from common.data import ImageData
 from common.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser, sample_times
@@ -141,6 +148,17 @@ def test_a_nested_widths_gradient_is_that_of_the_sliced_weights() -> None:
     assert theta.grad is not None
     torch.testing.assert_close(added, theta.grad, atol=1e-6, rtol=1e-4)
     assert (theta.grad != 0).sum() > inner.size / 2
+
+
+def test_the_sandwich_rule_takes_the_widest_the_narrowest_and_one_between() -> None:
+    rng = np.random.default_rng(0)
+    steps = [widths_of_step(1, [3, 2, 0], "sandwich", rng) for _ in range(40)]
+    assert {tuple(step) for step in steps} == {(1, 3, 0), (1, 2, 0)}
+    assert widths_of_step(1, [2, 0], "sandwich", rng) == [1, 2, 0]
+    assert widths_of_step(1, [0], "distill", rng) == [1, 0]
+    assert widths_of_step(1, [], "sandwich", rng) == [1]
+    turns = [widths_of_step(1, [2, 0], "alternate", rng) for _ in range(40)]
+    assert {tuple(step) for step in turns} == {(1,), (2,), (0,)}
 
 
 @pytest.mark.parametrize("widths", ["alternate", "sandwich", "distill"])
