@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.layers import Conv2d, GroupNorm, Linear, Plan, full_width
+from common.layers import Conv2d, Features, GroupNorm, Linear, Plan, full_width
 from common.sections import ModelConfig
 from common.submodel import Channels
 
@@ -24,7 +24,7 @@ class ResnetBlock(nn.Module):
     """
 
     def __init__(
-        self, plan: Plan, arch: ModelConfig, name: str, inp: Channels, size: int, temb: Channels
+        self, plan: Plan, arch: ModelConfig, name: str, inp: Channels, size: int, temb: Features
     ) -> None:
         super().__init__()
         hidden = plan.axis(f"{name}.hidden", size)
@@ -124,11 +124,15 @@ class Block(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Two linear maps with a SiLU between, from sinusoids to the embedding all blocks share."""
+    """Two linear maps with a SiLU between, from sinusoids to the embedding all blocks share.
 
-    def __init__(self, plan: Plan, inp: int, size: int) -> None:
+    Kept whole it has no axes, so that every submodel holds all of it.
+    """
+
+    def __init__(self, plan: Plan, inp: int, size: int, whole: bool) -> None:
         super().__init__()
-        hidden, self.out = plan.axis("time.hidden", size), plan.axis("time.out", size)
+        hidden: Features = size if whole else plan.axis("time.hidden", size)
+        self.out: Features = size if whole else plan.axis("time.out", size)
         self.linear_1 = Linear(plan, inp, hidden)
         self.linear_2 = Linear(plan, hidden, self.out)
 

@@ -19,6 +19,9 @@ from common.submodel import Axis, Channels, Layout, Parameter
 FIXED: Channels = ()
 """A dimension along which nothing is ever dropped."""
 
+Features = Channels | int
+"""Channel axes, or how many features a dimension has along which nothing is ever dropped."""
+
 
 @dataclass
 class Plan:
@@ -39,8 +42,10 @@ class Plan:
         self.boundaries.append(size)
         return (Axis(name, size),)
 
-    def width(self, channels: Channels) -> int:
-        """Return how many channels of these axes are built."""
+    def width(self, channels: Features) -> int:
+        """Return how many channels of these axes are built; fixed features are all built."""
+        if isinstance(channels, int):
+            return channels
         if self.widths is None:
             return full_width(channels)
         return sum(self.widths[axis.name] for axis in channels)
@@ -72,6 +77,11 @@ class Plan:
         return math.gcd(*self.boundaries)
 
 
+def axes_of(channels: Features) -> Channels:
+    """Return the axes that run along a dimension."""
+    return FIXED if isinstance(channels, int) else channels
+
+
 def full_width(channels: Channels) -> int:
     """Return the number of channels of these axes in the full model."""
     return sum(axis.size for axis in channels)
@@ -83,20 +93,14 @@ class Conv2d(nn.Conv2d):
     def __init__(
         self,
         plan: Plan,
-        inp: Channels | int,
-        out: Channels | int,
+        inp: Features,
+        out: Features,
         kernel: int = 3,
         stride: int = 1,
         padding: int = 0,
     ) -> None:
-        i, o = (FIXED if isinstance(c, int) else c for c in (inp, out))
-        super().__init__(
-            inp if isinstance(inp, int) else plan.width(inp),
-            out if isinstance(out, int) else plan.width(out),
-            kernel,
-            stride,
-            padding,
-        )
+        i, o = axes_of(inp), axes_of(out)
+        super().__init__(plan.width(inp), plan.width(out), kernel, stride, padding)
         self.input_scale = plan.input_scale(i)
         self.channels = {"weight": (o, i, FIXED, FIXED), "bias": (o,)}
 
@@ -110,11 +114,11 @@ class Conv2d(nn.Conv2d):
 class Linear(nn.Linear):
     """A linear map between channel axes; an int stands for a fixed number of features."""
 
-    def __init__(self, plan: Plan, inp: Channels | int, out: Channels) -> None:
-        i = FIXED if isinstance(inp, int) else inp
-        super().__init__(inp if isinstance(inp, int) else plan.width(inp), plan.width(out))
+    def __init__(self, plan: Plan, inp: Features, out: Features) -> None:
+        i, o = axes_of(inp), axes_of(out)
+        super().__init__(plan.width(inp), plan.width(out))
         self.input_scale = plan.input_scale(i)
-        self.channels = {"weight": (out, i), "bias": (out,)}
+        self.channels = {"weight": (o, i), "bias": (o,)}
 
     def forward(self, input: Tensor) -> Tensor:
         """Multiply, the weight times `input_scale`."""
@@ -132,11 +136,11 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Embedding(nn.Embedding):
-    """A table of class embeddings whose features lie on a channel axis."""
+    """A table of class embeddings whose features lie on a channel axis, or are all kept."""
 
-    def __init__(self, plan: Plan, count: int, out: Channels) -> None:
+    def __init__(self, plan: Plan, count: int, out: Features) -> None:
         super().__init__(count, plan.width(out))
-        self.channels = {"weight": (FIXED, out)}
+        self.channels = {"weight": (FIXED, axes_of(out))}
 
 
 def read_layout(model: nn.Module, atom: int) -> Layout:

@@ -37,6 +37,8 @@ class ModelConfig(Section):
     attention; `head_dim` 0 means a single head; `num_classes` 0 means unconditional. With
     `label_dropout` that share of the labels is hidden in training behind a null class, whose
     embedding is one more row, after those of the classes: what classifier-free guidance needs.
+    `keep_whole` names what no submodel cuts: with "time" the time embedding stays at full width in
+    all of them.
     """
 
     widths: IntList = (32, 64)
@@ -52,6 +54,7 @@ class ModelConfig(Section):
     flip_sin_to_cos: bool = True
     downsample_padding: int = Field(1, ge=0, le=1)
     mid_attention: bool = True
+    keep_whole: Literal["", "time"] = ""
 
     @property
     def class_rows(self) -> int:

@@ -1,7 +1,7 @@
 """Element-wise policies: which single weights a client keeps, whatever channel they belong to.
 
 The density asked for is k/a of the weights. One-dimensional parameters, gains and biases, are few
-and kept whole.
+and kept whole, as is what no axis runs along.
 """
 
 import math
@@ -49,7 +49,7 @@ def _count(request: Request, weights: int) -> int:
 
 
 def _small(parameter: Parameter) -> bool:
-    return len(parameter.shape) < 2
+    return len(parameter.shape) < 2 or not any(parameter.channels)
 
 
 def _small_parts(request: Request) -> Bool[np.ndarray, "P"]:
