@@ -66,13 +66,15 @@ def train(message: Message, context: Context) -> Message:
     rng = rng_for(config.seed, spec.round, partition_id(context.node_config), "training")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        result = train_locally(values, submodel, data, config, spec.round, rng, device)
+        result = train_locally(
+            values, submodel, data, config, spec.round, rng, device, spec.importance
+        )
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         return Message(pack_too_large(spec.k // 2, spec), reply_to=message)
     metrics = {"loss": result.loss, "images": result.images, "seconds": result.seconds}
-    return Message(pack_reply(result.values, spec, metrics), reply_to=message)
+    return Message(pack_reply(result.values, spec, metrics, result.scores), reply_to=message)
 
 
 def _images(config: RunConfig, context: Context) -> ImageData:

@@ -34,12 +34,14 @@ class LocalResult:
         loss: The mean denoising loss of its own width over the local steps.
         images: Images trained on, repeats counted.
         seconds: Wall time of the local steps.
+        scores: The importance of each of its weights, if asked for (`common.importance`).
     """
 
     values: Float32[np.ndarray, " kept"]
     loss: float
     images: int
     seconds: float
+    scores: Float32[np.ndarray, " kept"] | None = None
 
 
 class FlatModel:
@@ -91,6 +93,7 @@ def train_locally(
     round: int,
     rng: np.random.Generator,
     device: torch.device | None = None,
+    importance: bool = False,
 ) -> LocalResult:
     """Train a submodel on one client's images for a round's local steps.
 
@@ -106,6 +109,7 @@ def train_locally(
         round: The round, from 1.
         rng: This client's stream for this round.
         device: Where to compute; the CPU if None.
+        importance: Whether to score the weights, too, by the gradients of these steps.
     """
     started = time.perf_counter()
     device = device or torch.device("cpu")
@@ -126,6 +130,7 @@ def train_locally(
         [parameter], lr=rate, weight_decay=config.weight_decay, fused=True
     )
     losses: list[Tensor] = []
+    scores = torch.zeros_like(own.theta) if importance else None
     # nn.Dropout draws from torch's global generator, which then has to be this client's own.
     drops = config.model.dropout > 0
     with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=drops):
@@ -146,6 +151,8 @@ def train_locally(
                     own.gradient.index_add_(0, place, model.gradient)
             if pruned is not None:
                 own.gradient.masked_fill_(pruned, 0.0)
+            if scores is not None:  # before clipping, which changes a gradient's size
+                scores.add_((own.gradient * own.theta).square_(), alpha=1 / config.local_steps)
             own.gradient.mul_((config.grad_clip / (own.gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
     return LocalResult(
@@ -153,6 +160,7 @@ def train_locally(
         float(torch.stack(losses).mean()) if losses else math.nan,
         config.local_steps * config.batch_size,
         time.perf_counter() - started,
+        None if scores is None else kept(scores.cpu().numpy(), submodel),
     )
 
 

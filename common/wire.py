@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from common.importance import decode_scores, encode_scores
 from common.masked import masked_submodel
 from common.submodel import Layout, Submodel
 
@@ -31,7 +32,7 @@ MOST_IMAGES = 2**31
 _DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 
-_T = TypeVar("_T", int, str, bytes, list)
+_T = TypeVar("_T", int, str, bytes, list)  # a bool is an int
 
 
 class WireError(ValueError):
@@ -67,6 +68,7 @@ class TaskSpec:
             coordinates of a masked submodel.
         codec: The encoding of the values, both ways.
         layout: The digest of the model's layout.
+        importance: Whether the reply shall carry a score for every kept coordinate.
     """
 
     round: int
@@ -75,6 +77,7 @@ class TaskSpec:
     bitmask: bytes
     codec: str
     layout: str
+    importance: bool = False
 
     @property
     def assignment(self) -> str:
@@ -90,17 +93,21 @@ class Reply:
         values: The trained weights of its submodel.
         loss: Its mean training loss, finite.
         images: Images it trained on, at least 1.
+        scores: The importance of each of its weights, if it was asked (`common.importance`).
     """
 
     values: Float32[np.ndarray, "kept"]
     loss: float
     images: int
+    scores: Float32[np.ndarray, "kept"] | None = None
 
 
-def spec_for(submodel: Submodel, round: int, policy: str, codec: str) -> TaskSpec:
+def spec_for(
+    submodel: Submodel, round: int, policy: str, codec: str, importance: bool = False
+) -> TaskSpec:
     """Describe a submodel for the client that will train it."""
     layout = submodel.layout.digest
-    return TaskSpec(round, policy, submodel.k, submodel.bitmask(), codec, layout)
+    return TaskSpec(round, policy, submodel.k, submodel.bitmask(), codec, layout, importance)
 
 
 def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict:
@@ -113,6 +120,7 @@ def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict
             "kept": spec.bitmask,
             "codec": spec.codec,
             "layout": spec.layout,
+            "importance": spec.importance,
             "assignment": spec.assignment,
         }
     )
@@ -137,6 +145,7 @@ def unpack_task(
         field_of(record, "kept", bytes),
         field_of(record, "codec", str),
         field_of(record, "layout", str),
+        bool(field_of(record, "importance", int)),
     )
     if spec.layout != layout.digest:
         raise WireError(
@@ -149,10 +158,15 @@ def unpack_task(
 
 
 def pack_reply(
-    values: Float32[np.ndarray, "kept"], spec: TaskSpec, metrics: dict[str, int | float]
+    values: Float32[np.ndarray, "kept"],
+    spec: TaskSpec,
+    metrics: dict[str, int | float],
+    scores: Float32[np.ndarray, "kept"] | None = None,
 ) -> RecordDict:
-    """Pack trained weights and metrics into a reply's content."""
+    """Pack trained weights and metrics, and scores if there are any, into a reply's content."""
     record = ConfigRecord({"round": spec.round, "assignment": spec.assignment})
+    if scores is not None:
+        record["importance"] = encode_scores(scores)
     return RecordDict(
         {
             WEIGHTS: _array_record(values, spec.codec),
@@ -191,7 +205,8 @@ def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Rep
         raise WireError(f"'{METRICS}.loss' is not finite ({loss!r})", "not-finite")
     if not isinstance(images, int) or not 0 < images < MOST_IMAGES:
         raise WireError(f"'{METRICS}.images' is {images!r}, not in 1 … {MOST_IMAGES - 1}")
-    return Reply(_values(content, spec.codec, submodel.size), loss, images)
+    scores = _scores(record, submodel.size) if spec.importance else None
+    return Reply(_values(content, spec.codec, submodel.size), loss, images, scores)
 
 
 def payload_bytes(content: RecordDict) -> int:
@@ -250,6 +265,14 @@ def _values(content: RecordDict, codec: str, size: int) -> NDArray[np.float32]:
     if codec not in _DTYPES:
         raise WireError(f"codec '{codec}' is not one of {', '.join(_DTYPES)}")
     return decode(_read(record[VALUES], np.dtype(_DTYPES[codec]), size), codec)
+
+
+def _scores(record: ConfigRecord, size: int) -> NDArray[np.float32]:
+    """Return the decoded scores; a byte for each coordinate is all that is ever decoded."""
+    codes = field_of(record, "importance", bytes)
+    if len(codes) != size:
+        raise WireError(f"{len(codes)} bytes of importance for {size} coordinates")
+    return decode_scores(codes)
 
 
 def _read(array: Array, dtype: np.dtype, size: int) -> NDArray:

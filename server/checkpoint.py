@@ -46,6 +46,8 @@ def save_checkpoint(
     }
     if state.anchor is not None:
         tensors["anchor"] = state.anchor
+    if state.scores is not None:
+        tensors["scores"] = state.scores
     path = folder / f"round-{state.round:04d}.safetensors"
     atomic_write(path, save(tensors, metadata))
     for old in checkpoints(folder)[:-keep]:
@@ -89,8 +91,10 @@ def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerStat
     last = tensors.get("last", np.where(counts > 0, round, 0))
     updates = int(tensors.get("updates", counts.max()))
     masks = tensors.get("masks", no_masks(layout, config))
-    emas, anchor = np.atleast_2d(emas), tensors.get("anchor")
-    return ServerState(round, theta, moments, emas, counts, images, last, updates, masks, anchor)
+    emas, anchor, scores = np.atleast_2d(emas), tensors.get("anchor"), tensors.get("scores")
+    return ServerState(
+        round, theta, moments, emas, counts, images, last, updates, masks, anchor, scores
+    )
 
 
 def _compare(path: Path, written: dict[str, object], config: RunConfig) -> None:

@@ -6,9 +6,11 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from common.config import RunConfig, parse_fleet
+from common.extraction import needs_scores
 from common.sections import EmaConfig, ServerConfig
 from common.submodel import Layout
 from server.aggregation import Aggregate
+from server.importance import no_scores
 from server.optimizers import OPTIMIZERS, plain
 
 
@@ -28,6 +30,8 @@ class ServerState:
         masks: What each client held when it last took part (`Submodel.bitmask`), zeros if never.
         anchor: The weights by which policies choose while clients stay where they are; None if
             these are `theta`, or the policy does not look.
+        scores: The importance of each coordinate when clients last reported it; None if the policy
+            does not rank by it.
     """
 
     round: int
@@ -40,6 +44,7 @@ class ServerState:
     updates: int
     masks: UInt8[np.ndarray, "clients bytes"]
     anchor: Float32[np.ndarray, "P"] | None = None
+    scores: Float32[np.ndarray, "P"] | None = None
 
     @property
     def ema(self) -> Float32[np.ndarray, "P"]:
@@ -56,7 +61,8 @@ def initial_state(
     emas = np.tile(theta, (len(config.ema.half_life), 1))
     nothing = np.zeros(layout.coverage_size, dtype=np.int64)
     masks = no_masks(layout, config)
-    return ServerState(0, theta, moments, emas, nothing, nothing, nothing, 0, masks)
+    scores = no_scores(layout) if needs_scores(config.policy) else None
+    return ServerState(0, theta, moments, emas, nothing, nothing, nothing, 0, masks, scores=scores)
 
 
 def no_masks(layout: Layout, config: RunConfig) -> UInt8[np.ndarray, "clients bytes"]:

@@ -30,11 +30,12 @@ from jaxtyping import Float32, UInt8
 
 from common import wire
 from common.config import RunConfig
-from common.extraction import GlobalWeights, submodel_for
+from common.extraction import GlobalWeights, needs_scores, submodel_for
 from common.submodel import Layout, extract, pruning_error
 from server.aggregation import CoverageFold
 from server.coverage_report import mask_changes
 from server.fleet import Client, participants, request_for, required, stretch_start
+from server.importance import ImportanceFold
 from server.report import RoundReport
 from server.robust import RobustFold, fold_for
 from server.roster import Roster
@@ -81,6 +82,7 @@ class CoverageAvg(Strategy):
         self.report = RoundReport()
         self.round_counts = np.zeros(layout.coverage_size, dtype=np.int64)
         self._tasks = Tasks()
+        self._scores: ImportanceFold | None = None
         self._failing: set[int] = set()
         self._weights = GlobalWeights(layout, self._policy_theta)
         self._started = 0.0
@@ -108,7 +110,8 @@ class CoverageAvg(Strategy):
         self.report.asked = len(clients)
         self.report.absent = sum(not client.present for client in fleet)
         deadline = time.monotonic() + self.config.round_timeout
-        weights = self._weights = GlobalWeights(self.layout, self._policy_theta)
+        scores = self.state.scores
+        weights = self._weights = GlobalWeights(self.layout, self._policy_theta, scores)
         for client in clients:
             submodel = submodel_for(
                 self.config.policy, request_for(self.layout, self.config, client, round, weights)
@@ -116,7 +119,8 @@ class CoverageAvg(Strategy):
             if submodel.rate > client.accepts:
                 self.report.reject(client.partition, "too large", "accepts no submodel so large")
                 continue
-            spec = wire.spec_for(submodel, round, self.config.policy, self.config.codec)
+            policy, codec = self.config.policy, self.config.codec
+            spec = wire.spec_for(submodel, round, policy, codec, self._wants_scores(round))
             values = extract(self.state.theta, submodel)
             content = wire.pack_task(values, spec)
             self.report.bytes_down += wire.payload_bytes(content)
@@ -164,6 +168,8 @@ class CoverageAvg(Strategy):
         self.state = advance(self.state, aggregate, self.layout, self.config)
         updates, masks = self.state.updates + self.report.replied, self._masks()
         self.state = replace(self.state, anchor=anchor, updates=updates, masks=masks)
+        if self._scores is not None and self.state.scores is not None:
+            self.state = replace(self.state, scores=self._scores.finish(self.state.scores))
         self.norms.learn(self.report.norms)
         self.report.limits = {p: str(rate) for p, rate in self.roster.limits.items()}
         self.round_counts = aggregate.counts
@@ -187,6 +193,7 @@ class CoverageAvg(Strategy):
     def _collect(self, replies: Iterable[Message]) -> CoverageFold | RobustFold | None:
         """Take replies in until there are enough or no more come; None if they are too few."""
         fold: CoverageFold | RobustFold | None = None
+        self._scores = None
         config, closed = self.config, False
         may_close = config.min_replies > 0 and config.close_early
         for reply in replies:
@@ -195,6 +202,8 @@ class CoverageAvg(Strategy):
             if fold is None:
                 total = sum(self.weight(task.client) for task in self._tasks.open.values())
                 fold = fold_for(self.layout, total, config.aggregation, config.trim)
+                if self._wants_scores(self.state.round + 1):
+                    self._scores = ImportanceFold(self.layout, total, config)
             self._take(reply, fold)
             # Flower's records refer to themselves: only the collector frees what they carry, and it
             # counts objects, not bytes. What is this young it finds in no time.
@@ -242,7 +251,10 @@ class CoverageAvg(Strategy):
             if self.norms.mode != "off":
                 before = extract(self.state.theta, task.submodel)
                 values, norm = self.norms.checked(values, before, task.submodel, task.client.rate)
-            fold.add(values, task.submodel, self.weight(task.client), answer.images)
+            weight = self.weight(task.client)
+            fold.add(values, task.submodel, weight, answer.images)
+            if self._scores is not None and answer.scores is not None:
+                self._scores.add(answer.scores, task.submodel, weight, answer.images)
         except wire.TooLargeError as error:
             limit = self.roster.limits[partition] = Fraction(error.k, self.layout.atom)
             text = f"out of memory at rate {task.client.rate}, can do {limit}"
@@ -265,6 +277,11 @@ class CoverageAvg(Strategy):
         """Return what policies look at in the next round, if that is not the weights then."""
         moves = stretch_start(self.config, round) == round
         return None if moves or not self._weights.looked_at else self._policy_theta()
+
+    def _wants_scores(self, round: int) -> bool:
+        """Say whether clients report scores: only before they move, so that they stay till then."""
+        config = self.config
+        return needs_scores(config.policy) and stretch_start(config, round + 1) == round + 1
 
     def _masks(self) -> UInt8[np.ndarray, "clients bytes"]:
         """Note how much of what clients held was new to them; return what all held last."""

@@ -7,7 +7,12 @@ those of other packages.
 """
 
 from common.policies.balanced import balanced
-from common.policies.element import element_magnitude, element_magnitude_global, element_random
+from common.policies.element import (
+    element_importance,
+    element_magnitude,
+    element_magnitude_global,
+    element_random,
+)
 from common.policies.fixed import full, magnitude, ordered, static
 from common.policies.moving import covering, random, random_shared, rolling
 from common.policies.quarters import quarters, quarters_ranked
@@ -27,5 +32,6 @@ POLICIES: dict[str, Policy] = {
     "quarters-ranked": quarters_ranked,
     "element-magnitude": element_magnitude,
     "element-magnitude-global": element_magnitude_global,
+    "element-importance": element_importance,
     "element-random": element_random,
 }

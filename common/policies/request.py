@@ -20,20 +20,26 @@ class GlobalWeights:
     Args:
         layout: The model's table.
         fetch: Returns the weights.
+        scores: The importance that clients have reported of each weight (`common.importance`),
+            `UNSCORED` where none has; None if they were not asked.
     """
 
-    def __init__(self, layout: Layout, fetch: Callable[[], Float32[np.ndarray, "P"]]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        fetch: Callable[[], Float32[np.ndarray, "P"]],
+        scores: Float32[np.ndarray, "P"] | None = None,
+    ) -> None:
         self.layout = layout
         self._fetch = fetch
+        self.scores = None if scores is None else _read_only(scores)
         self.looked_at = False
 
     @cached_property
     def theta(self) -> Float32[np.ndarray, "P"]:
         """The weights in the layout's order, read-only."""
         self.looked_at = True
-        theta = self._fetch().view()
-        theta.flags.writeable = False
-        return theta
+        return _read_only(self._fetch())
 
     @cached_property
     def channel_norms(self) -> dict[str, Float64[np.ndarray, "_"]]:
@@ -96,6 +102,11 @@ class Request:
         return self.weights.theta
 
     @property
+    def scores(self) -> Float32[np.ndarray, "P"] | None:
+        """The importance of each weight, negative where no client has reported any yet."""
+        return None if self.weights is None else self.weights.scores
+
+    @property
     def channel_norms(self) -> dict[str, Float64[np.ndarray, "_"]]:
         """For each axis the Euclidean norm of all weights that read or write a channel.
 
@@ -114,6 +125,12 @@ Policy = Callable[[Request], Positions | Mask]
 """Chooses channels, for compact submodels, or single coordinates, for masked ones."""
 
 StructuredPolicy = Callable[[Request], Positions]
+
+
+def _read_only(vector: Float32[np.ndarray, "P"]) -> Float32[np.ndarray, "P"]:
+    view = vector.view()
+    view.flags.writeable = False
+    return view
 
 
 def everywhere(layout: Layout, positions: NDArray[np.integer]) -> Positions:

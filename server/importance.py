@@ -1,0 +1,42 @@
+"""The scores of weights that clients report, averaged as the weights themselves are."""
+
+import numpy as np
+from jaxtyping import Float32
+
+from common.config import RunConfig
+from common.importance import UNSCORED
+from common.submodel import Layout, Submodel
+from server.robust import fold_for
+
+UNIT = 2.0**-12
+"""Scores are folded in this unit: the fold rounds to 2^-42, and so keeps scores of 2^-54. The
+largest score is then 2^8, within what a fold takes."""
+
+
+class ImportanceFold:
+    """Averages the scores of one round's replies over the clients that cover a coordinate.
+
+    Args:
+        layout: The model's table.
+        total_weight: The sum of the weights of all clients asked.
+        config: The run's configuration, whose `aggregation` serves scores, too.
+    """
+
+    def __init__(self, layout: Layout, total_weight: float, config: RunConfig) -> None:
+        self._fold = fold_for(layout, total_weight, config.aggregation, config.trim)
+
+    def add(
+        self, scores: Float32[np.ndarray, " kept"], submodel: Submodel, weight: float, images: int
+    ) -> None:
+        """Fold one client's scores in, decoded; see `CoverageFold.add`."""
+        self._fold.add(scores / np.float32(UNIT), submodel, weight, images)
+
+    def finish(self, scores: Float32[np.ndarray, "P"]) -> Float32[np.ndarray, "P"]:
+        """Return the averages; a coordinate that nobody covered keeps its score bit for bit."""
+        # Multiplying by a power of two is exact, there and back.
+        return self._fold.finish(scores / np.float32(UNIT)).theta * np.float32(UNIT)
+
+
+def no_scores(layout: Layout) -> Float32[np.ndarray, "P"]:
+    """Return the scores of a model of which no client has reported anything yet."""
+    return np.full(layout.size, UNSCORED, dtype=np.float32)
