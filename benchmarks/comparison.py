@@ -51,7 +51,7 @@ ROWS: dict[str, Keys] = {
     "rolling, sandwich by the strong": {"policy": "rolling", **STRONG},
     "balanced, sandwich by the strong": {"policy": "balanced", **STRONG},
     "distill by the strong": {**STRONG, "local-widths": "distill"},
-    "time embedding whole": {**STRONG, "keep-whole": "time"},
+    "time embedding whole": {**STRONG, "model.keep-whole": "time"},
     **{
         policy: {"policy": policy, "local-widths": "own"}
         for policy in ("rolling", "balanced", *OTHERS, "element-magnitude", "element-importance")
