@@ -90,6 +90,26 @@ def masked_submodel(layout: Layout, mask: Bool[np.ndarray, "P"]) -> MaskedSubmod
     return MaskedSubmodel(layout, whole.k, whole.kept, mask)
 
 
+def submodel_from_bitmask(layout: Layout, k: int, bitmask: bytes) -> Submodel:
+    """Rebuild a submodel from its bits, one for each channel, or for each coordinate if masked.
+
+    Raises:
+        ValueError: The bits are not those of a submodel of this layout.
+    """
+    sizes = [axis.size for axis in layout.axes.values()]
+    if k == layout.atom and len(bitmask) == -(-layout.size // 8):
+        bits = np.unpackbits(np.frombuffer(bitmask, dtype=np.uint8), count=layout.size)
+        if not bits.any():
+            raise ValueError("the task keeps no coordinate")
+        return masked_submodel(layout, bits.astype(bool))
+    if len(bitmask) != -(-sum(sizes) // 8):
+        raise ValueError(f"{len(bitmask)} bytes of kept channels for {sum(sizes)} channels")
+    bits = np.unpackbits(np.frombuffer(bitmask, dtype=np.uint8), count=sum(sizes))
+    runs = np.split(bits, np.cumsum(sizes)[:-1])
+    kept = {name: np.flatnonzero(run) for name, run in zip(layout.axes, runs, strict=True)}
+    return Submodel(layout, k, kept)
+
+
 def by_coordinate(layout: Layout) -> Layout:
     """Return the same layout with coverage counted for every coordinate on its own."""
     alone = tuple(replace(parameter, by_coordinate=True) for parameter in layout.parameters)

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from common.importance import decode_scores, encode_scores
-from common.masked import masked_submodel
+from common.masked import submodel_from_bitmask
 from common.submodel import Layout, Submodel
 
 WEIGHTS = "weights"
@@ -153,7 +153,10 @@ def unpack_task(
         )
     if spec.assignment != record.get("assignment"):
         raise WireError("the task's spec does not match its assignment digest")
-    submodel = submodel_from_bitmask(layout, spec.k, spec.bitmask)
+    try:
+        submodel = submodel_from_bitmask(layout, spec.k, spec.bitmask)
+    except ValueError as error:
+        raise WireError(str(error)) from None
     return _values(content, spec.codec, submodel.size), submodel, spec
 
 
@@ -212,29 +215,6 @@ def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Rep
 def payload_bytes(content: RecordDict) -> int:
     """Return the number of bytes that a message's records occupy, as Flower counts them."""
     return sum(record.count_bytes() for record in content.values())
-
-
-def submodel_from_bitmask(layout: Layout, k: int, bitmask: bytes) -> Submodel:
-    """Rebuild a submodel from its bits, one for each channel, or for each coordinate if masked.
-
-    Raises:
-        WireError: The bits are not those of a submodel of this layout.
-    """
-    sizes = [axis.size for axis in layout.axes.values()]
-    if k == layout.atom and len(bitmask) == -(-layout.size // 8):
-        bits = np.unpackbits(np.frombuffer(bitmask, dtype=np.uint8), count=layout.size)
-        if not bits.any():
-            raise WireError("the task keeps no coordinate")
-        return masked_submodel(layout, bits.astype(bool))
-    if len(bitmask) != -(-sum(sizes) // 8):
-        raise WireError(f"{len(bitmask)} bytes of kept channels for {sum(sizes)} channels")
-    bits = np.unpackbits(np.frombuffer(bitmask, dtype=np.uint8), count=sum(sizes))
-    runs = np.split(bits, np.cumsum(sizes)[:-1])
-    kept = {name: np.flatnonzero(run) for name, run in zip(layout.axes, runs, strict=True)}
-    try:
-        return Submodel(layout, k, kept)
-    except ValueError as error:
-        raise WireError(str(error)) from None
 
 
 def encode(values: Float32[np.ndarray, "n"], codec: str) -> NDArray:

@@ -4,8 +4,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from common.config import RunConfig
+from common.extraction import needs_scores
 from common.importance import UNSCORED
 from common.submodel import Layout, Submodel
+from server.fleet import stretch_start
 from server.robust import fold_for
 
 UNIT = 2.0**-12
@@ -25,16 +27,24 @@ class ImportanceFold:
     def __init__(self, layout: Layout, total_weight: float, config: RunConfig) -> None:
         self._fold = fold_for(layout, total_weight, config.aggregation, config.trim)
 
-    def add(
-        self, scores: Float32[np.ndarray, " kept"], submodel: Submodel, weight: float, images: int
-    ) -> None:
+    def add(self, scores: Float32[np.ndarray, " kept"], submodel: Submodel, weight: float) -> None:
         """Fold one client's scores in, decoded; see `CoverageFold.add`."""
-        self._fold.add(scores / np.float32(UNIT), submodel, weight, images)
+        self._fold.add(scores / np.float32(UNIT), submodel, weight, 0)
 
-    def finish(self, scores: Float32[np.ndarray, "P"]) -> Float32[np.ndarray, "P"]:
+    def finish(self, scores: Float32[np.ndarray, "P"] | None) -> Float32[np.ndarray, "P"]:
         """Return the averages; a coordinate that nobody covered keeps its score bit for bit."""
+        if scores is None:
+            scores = no_scores(self._fold.layout)
         # Multiplying by a power of two is exact, there and back.
         return self._fold.finish(scores / np.float32(UNIT)).theta * np.float32(UNIT)
+
+
+def asks_for_scores(config: RunConfig, round: int) -> bool:
+    """Say whether clients report scores in a round: in the last before they move.
+
+    So the scores that policies choose by stay as they are while clients stay where they are.
+    """
+    return needs_scores(config.policy) and stretch_start(config, round + 1) == round + 1
 
 
 def no_scores(layout: Layout) -> Float32[np.ndarray, "P"]:

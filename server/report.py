@@ -62,6 +62,15 @@ class RoundReport:
         if text:
             self.failures[partition] = text
 
+    def complaint(self, round: int, needed: int) -> str:
+        """Say in one line why a round is not complete."""
+        reasons = Counter(self.failures.values()).most_common(1)
+        replied, wanted = self.replied or "none", f"; {needed} are needed" if needed > 1 else ""
+        return (
+            f"round {round}: {replied} of {self.asked} clients returned a usable update{wanted}; "
+            f"most often: {reasons[0][0] if reasons else 'no client was there to be asked'}"
+        )
+
     def row(self) -> dict[str, Any]:
         """Return the history's part that is known before evaluation."""
         by_client = sorted(self.rejections.items())

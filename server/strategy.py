@@ -30,12 +30,12 @@ from jaxtyping import Float32, UInt8
 
 from common import wire
 from common.config import RunConfig
-from common.extraction import GlobalWeights, needs_scores, submodel_for
+from common.extraction import GlobalWeights, submodel_for
 from common.submodel import Layout, extract, pruning_error
 from server.aggregation import CoverageFold
 from server.coverage_report import mask_changes
 from server.fleet import Client, participants, request_for, required, stretch_start
-from server.importance import ImportanceFold
+from server.importance import ImportanceFold, asks_for_scores
 from server.report import RoundReport
 from server.robust import RobustFold, fold_for
 from server.roster import Roster
@@ -110,8 +110,8 @@ class CoverageAvg(Strategy):
         self.report.asked = len(clients)
         self.report.absent = sum(not client.present for client in fleet)
         deadline = time.monotonic() + self.config.round_timeout
-        scores = self.state.scores
-        weights = self._weights = GlobalWeights(self.layout, self._policy_theta, scores)
+        weights = self._weights = GlobalWeights(self.layout, self._policy_theta, self.state.scores)
+        scored = asks_for_scores(self.config, round)
         for client in clients:
             submodel = submodel_for(
                 self.config.policy, request_for(self.layout, self.config, client, round, weights)
@@ -119,8 +119,7 @@ class CoverageAvg(Strategy):
             if submodel.rate > client.accepts:
                 self.report.reject(client.partition, "too large", "accepts no submodel so large")
                 continue
-            policy, codec = self.config.policy, self.config.codec
-            spec = wire.spec_for(submodel, round, policy, codec, self._wants_scores(round))
+            spec = wire.spec_for(submodel, round, self.config.policy, self.config.codec, scored)
             values = extract(self.state.theta, submodel)
             content = wire.pack_task(values, spec)
             self.report.bytes_down += wire.payload_bytes(content)
@@ -152,9 +151,10 @@ class CoverageAvg(Strategy):
         """
         assert self._grid is not None
         while (fold := self._collect(replies)) is None:
+            complaint = self.report.complaint(self.state.round + 1, self._needed())
             if self.report.retries == self.config.round_retries:
-                raise NoUsableReplyError(self._complaint())
-            log.warning("%s; trying again", self._complaint())
+                raise NoUsableReplyError(complaint)
+            log.warning("%s; trying again", complaint)
             self.report = RoundReport(
                 retries=self.report.retries + 1,
                 rejections=self.report.rejections,
@@ -167,9 +167,8 @@ class CoverageAvg(Strategy):
         anchor = self._next_anchor(self.state.round + 2)
         self.state = advance(self.state, aggregate, self.layout, self.config)
         updates, masks = self.state.updates + self.report.replied, self._masks()
-        self.state = replace(self.state, anchor=anchor, updates=updates, masks=masks)
-        if self._scores is not None and self.state.scores is not None:
-            self.state = replace(self.state, scores=self._scores.finish(self.state.scores))
+        scores = self._scores.finish(self.state.scores) if self._scores else self.state.scores
+        self.state = replace(self.state, anchor=anchor, updates=updates, masks=masks, scores=scores)
         self.norms.learn(self.report.norms)
         self.report.limits = {p: str(rate) for p, rate in self.roster.limits.items()}
         self.round_counts = aggregate.counts
@@ -202,7 +201,7 @@ class CoverageAvg(Strategy):
             if fold is None:
                 total = sum(self.weight(task.client) for task in self._tasks.open.values())
                 fold = fold_for(self.layout, total, config.aggregation, config.trim)
-                if self._wants_scores(self.state.round + 1):
+                if asks_for_scores(config, self.state.round + 1):
                     self._scores = ImportanceFold(self.layout, total, config)
             self._take(reply, fold)
             # Flower's records refer to themselves: only the collector frees what they carry, and it
@@ -223,17 +222,6 @@ class CoverageAvg(Strategy):
     def _needed(self) -> int:
         return required(self.config, self.report.asked)
 
-    def _complaint(self) -> str:
-        """Say in one line why the round is not complete."""
-        reasons = Counter(self.report.failures.values()).most_common(1)
-        replied, needed = self.report.replied or "none", self._needed()
-        wanted = f"; {needed} are needed" if needed > 1 else ""
-        return (
-            f"round {self.state.round + 1}: {replied} of {self.report.asked} clients returned a "
-            f"usable update{wanted}; most often: "
-            f"{reasons[0][0] if reasons else 'no client was there to be asked'}"
-        )
-
     def _take(self, reply: Message, fold: CoverageFold | RobustFold) -> None:
         """Check one reply and fold it in, or note why not."""
         partition, task = self._tasks.claim(reply)
@@ -251,10 +239,9 @@ class CoverageAvg(Strategy):
             if self.norms.mode != "off":
                 before = extract(self.state.theta, task.submodel)
                 values, norm = self.norms.checked(values, before, task.submodel, task.client.rate)
-            weight = self.weight(task.client)
-            fold.add(values, task.submodel, weight, answer.images)
-            if self._scores is not None and answer.scores is not None:
-                self._scores.add(answer.scores, task.submodel, weight, answer.images)
+            fold.add(values, task.submodel, self.weight(task.client), answer.images)
+            if self._scores and answer.scores is not None:
+                self._scores.add(answer.scores, task.submodel, self.weight(task.client))
         except wire.TooLargeError as error:
             limit = self.roster.limits[partition] = Fraction(error.k, self.layout.atom)
             text = f"out of memory at rate {task.client.rate}, can do {limit}"
@@ -277,11 +264,6 @@ class CoverageAvg(Strategy):
         """Return what policies look at in the next round, if that is not the weights then."""
         moves = stretch_start(self.config, round) == round
         return None if moves or not self._weights.looked_at else self._policy_theta()
-
-    def _wants_scores(self, round: int) -> bool:
-        """Say whether clients report scores: only before they move, so that they stay till then."""
-        config = self.config
-        return needs_scores(config.policy) and stretch_start(config, round + 1) == round + 1
 
     def _masks(self) -> UInt8[np.ndarray, "clients bytes"]:
         """Note how much of what clients held was new to them; return what all held last."""

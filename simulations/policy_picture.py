@@ -15,7 +15,7 @@ from simulations.plots import save_figure
 
 FLEET = "1/4x2 1/2x2 1x1"
 CODE = "1234556677"
-ROUNDS, SHOWN, COLUMNS = 12, 8, 5
+ROUNDS, SHOWN, COLUMNS = 12, 8, 4
 AXES = ("conv_in", "down0.0.hidden")
 LAYERS = ("conv_in.weight", "conv_out.weight")
 
@@ -27,7 +27,7 @@ def policies_figure() -> Figure:
     for policies of single weights, the first of two layers.
     """
     names = [*POLICIES, "core+rolling"]
-    figure = Figure(figsize=(13, 2.1 * -(-len(names) // COLUMNS)), layout="constrained")
+    figure = Figure(figsize=(10.4, 2.1 * -(-len(names) // COLUMNS)), layout="constrained")
     places = figure.subplots(-(-len(names) // COLUMNS), COLUMNS, squeeze=False).ravel()
     for axes in places[len(names) :]:
         axes.set_axis_off()
@@ -51,10 +51,9 @@ def _kept(policy: str) -> np.ndarray:
         c for c in muster(rates, [(0, 0)] * len(rates)) if c.rate == max(rates) / 2
     )
     rng = np.random.default_rng(0)
-    theta = initial_weights(config.model, 1, 0)
-    columns = []
+    theta, scores, columns = initial_weights(config.model, 1, 0), None, []
     for round in range(1, ROUNDS + 1):
-        weights = GlobalWeights(layout, lambda theta=theta: theta)  # type: ignore[misc]
+        weights = GlobalWeights(layout, lambda theta=theta: theta, scores)  # type: ignore[misc]
         submodel = submodel_for(policy, request_for(layout, config, client, round, weights))
         if elementwise(policy):
             mask = np.unpackbits(np.frombuffer(submodel.bitmask(), np.uint8)).astype(bool)
@@ -64,8 +63,10 @@ def _kept(policy: str) -> np.ndarray:
         else:
             first, second = (np.isin(range(SHOWN), submodel.kept[name]) for name in AXES)
         columns.append([*first, 2, *second])
-        # Steps at random stand for training, so that policies that look at weights have to follow.
-        theta = theta + 0.02 * rng.normal(size=theta.size).astype(np.float32)
+        # Steps at random stand for training, so that policies that look at weights have to follow,
+        # and for gradients.
+        step = 0.02 * rng.normal(size=theta.size).astype(np.float32)
+        theta, scores = theta + step, np.square(step * theta)
     return np.array(columns).T
 
 

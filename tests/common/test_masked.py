@@ -12,15 +12,20 @@ from client.training import train_locally
 from common.data import ImageData
 from common.extraction import GlobalWeights, Request, submodel_for
 from common.layout import Layout
-from common.masked import MaskedSubmodel, by_coordinate, dense, kept, masked_submodel
+from common.masked import (
+    MaskedSubmodel,
+    by_coordinate,
+    dense,
+    kept,
+    masked_submodel,
+    submodel_from_bitmask,
+)
 from common.submodel import Submodel, extract, full_submodel, scatter
 from common.unet import initial_weights, layout_of
 from common.wire import (
-    WireError,
     pack_task,
     payload_bytes,
     spec_for,
-    submodel_from_bitmask,
     unpack_task,
 )
 from server import aggregation
@@ -98,7 +103,7 @@ def test_what_is_cut_out_is_put_back_and_travels() -> None:
     np.testing.assert_array_equal(rebuilt.mask, mask)
     assert rebuilt.widths == full_submodel(LAYOUT).widths
     assert payload_bytes(content) < 4 * values.size + LAYOUT.size / 8 + 1200
-    with pytest.raises(WireError, match="keeps no coordinate"):
+    with pytest.raises(ValueError, match="keeps no coordinate"):
         submodel_from_bitmask(LAYOUT, 4, bytes(len(submodel.bitmask())))
 
 

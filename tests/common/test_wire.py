@@ -1,4 +1,5 @@
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,10 +122,13 @@ def test_a_tampered_task_is_refused(key: str, value: object, message: str) -> No
 
 
 def test_kept_channels_that_are_no_submodel_are_refused() -> None:
-    with pytest.raises(wire.WireError, match="bytes of kept channels"):
-        wire.submodel_from_bitmask(LAYOUT, 4, b"\xff")
-    with pytest.raises(wire.WireError, match="every atom must keep"):
-        wire.submodel_from_bitmask(LAYOUT, 2, FULL.bitmask())
+    for change, message in (
+        ({"bitmask": b"\xff"}, "bytes of kept channels"),
+        ({"k": 2}, "every atom must keep"),
+    ):
+        content = wire.pack_task(THETA, replace(SPEC, **change))  # type: ignore[arg-type]
+        with pytest.raises(wire.WireError, match=message):
+            wire.unpack_task(content, LAYOUT)
 
 
 @pytest.mark.parametrize(
