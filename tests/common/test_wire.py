@@ -126,7 +126,7 @@ def test_kept_channels_that_are_no_submodel_are_refused() -> None:
         ({"bitmask": b"\xff"}, "bytes of kept channels"),
         ({"k": 2}, "every atom must keep"),
     ):
-        content = wire.pack_task(THETA, replace(SPEC, **change))  # type: ignore[arg-type]
+        content = wire.pack_task(THETA, replace(SPEC, **change))
         with pytest.raises(wire.WireError, match=message):
             wire.unpack_task(content, LAYOUT)
 
