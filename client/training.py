@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,15 +11,14 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from client.batches import Batch, draw_batch
+from client.flat import FlatModel
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData
-from common.denoising import TRAINING_DELTA, eps_denoiser, weighted_error
+from common.denoising import TRAINING_DELTA, weighted_error
 from common.masked import MaskedSubmodel, dense, kept
 from common.process import CLOCKS, perturb
-from common.sections import TrainConfig
 from common.seeding import torch_generator
 from common.submodel import Submodel, narrowed, nested_coordinates
-from common.unet import ScoreUNet, load_weights
 
 _T = TypeVar("_T")
 
@@ -42,47 +40,6 @@ class LocalResult:
     images: int
     seconds: float
     scores: Float32[np.ndarray, " kept"] | None = None
-
-
-class FlatModel:
-    """A network whose parameters are views of one vector and whose gradients are views of another.
-
-    Clipping and the optimizer are then one kernel each, whatever the number of layers.
-    """
-
-    def __init__(self, theta: Tensor, submodel: Submodel, config: RunConfig, channels: int) -> None:
-        self.theta = theta
-        self.gradient = torch.zeros_like(theta)
-        self.network = load_weights(
-            config.model, channels, theta, submodel.widths, config.scaler
-        ).train()
-        forward = executed(self.network, config.train)
-        self.denoiser = eps_denoiser(forward, CLOCKS[config.clock], config.prediction)
-        start = 0
-        for parameter in self.network.parameters():
-            stop = start + parameter.numel()
-            parameter.grad = self.gradient[start:stop].view_as(parameter)
-            start = stop
-
-
-def executed(network: ScoreUNet, choices: TrainConfig) -> Callable[..., Tensor]:
-    """Return the network's forward pass, computed as the training choices say.
-
-    None of them changes what is computed, up to rounding. The weights and the loss stay float32;
-    "bfloat16" is torch's autocast. In channels-last the weights keep their order, being views of
-    the flat vector, and the convolutions take it over from the activations.
-    """
-    network.checkpointing = choices.gradient_checkpointing
-    if choices.channels_last:
-        network.memory_format = torch.channels_last
-    run: Callable[..., Tensor] = torch.compile(network) if choices.compile else network
-    half = choices.precision == "bfloat16"
-
-    def forward(x_BCHW: Tensor, timestep_B: Tensor, **labels: Tensor) -> Tensor:
-        with torch.autocast(x_BCHW.device.type, torch.bfloat16, enabled=half):
-            return run(x_BCHW, timestep_B, **labels).to(x_BCHW.dtype)
-
-    return forward
 
 
 def train_locally(
@@ -120,8 +77,8 @@ def train_locally(
     )
     pruned = None
     if isinstance(submodel, MaskedSubmodel):
-        pruned = torch.from_numpy(~submodel.mask).to(device)
-    nested = _nested_models(submodel, config, channels, device)
+        pruned = own.ordered(torch.from_numpy(~submodel.mask).to(device))
+    nested = _nested_models(own, submodel, config, channels)
     parameter = torch.nn.Parameter(own.theta)
     parameter.grad = own.gradient
     rate = learning_rate(config, round) * float(submodel.rate) ** config.rates.learning_rate
@@ -142,10 +99,11 @@ def train_locally(
             for model, place in models:
                 if place is not None:
                     torch.index_select(own.theta, 0, place, out=model.theta)
-                model.gradient.zero_()
             loss = backward([model for model, _ in models], batch, config)
             if models[0][1] is None:
                 losses.append(loss)
+            else:  # the client's own width sits this step out
+                own.gradient.zero_()
             for model, place in models:
                 if place is not None:
                     own.gradient.index_add_(0, place, model.gradient)
@@ -156,21 +114,23 @@ def train_locally(
             own.gradient.mul_((config.grad_clip / (own.gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
     return LocalResult(
-        kept(own.theta.cpu().numpy(), submodel),
+        kept(own.in_layout(own.theta).cpu().numpy(), submodel),
         float(torch.stack(losses).mean()) if losses else math.nan,
         config.local_steps * config.batch_size,
         time.perf_counter() - started,
-        None if scores is None else kept(scores.cpu().numpy(), submodel),
+        None if scores is None else kept(own.in_layout(scores).cpu().numpy(), submodel),
     )
 
 
 def backward(models: list[FlatModel], batch: Batch, config: RunConfig) -> Tensor:
-    """Add the gradient of a batch's mean loss over some widths; return the first one's loss.
+    """Compute the gradient of a batch's mean loss over some widths; return the first one's loss.
 
     The mean is that of the whole batch, however many micro-batches it is computed in. To "distill",
     the first width's prediction takes the noise's place for the others (in-place distillation, Yu
     and Huang 2019): they learn the mean that it has found, without the noise of single examples.
     """
+    for model in models:
+        model.prepare()
     first = torch.zeros((), device=batch.x0.device)
     for part, share in batch.parts(config.train.accumulate):
         x, target = perturb(part.x0, part.t, part.noise), part.noise
@@ -182,6 +142,8 @@ def backward(models: list[FlatModel], batch: Batch, config: RunConfig) -> Tensor
                 first += loss.detach()
                 if config.local_widths == "distill":
                     target = predicted.detach()
+    for model in models:
+        model.finish()
     return first
 
 
@@ -200,23 +162,25 @@ def learning_rate(config: RunConfig, round: int) -> float:
 
 
 def _nested_models(
-    submodel: Submodel, config: RunConfig, channels: int, device: torch.device
+    own: FlatModel, submodel: Submodel, config: RunConfig, channels: int
 ) -> list[tuple[FlatModel, Tensor | None]]:
-    """Return the fleet's narrower widths nested in this submodel, with their coordinates in it.
+    """Return the fleet's narrower widths nested in a client's own, with their places in its vector.
 
     A masked submodel has none: it is not a width.
     """
     several = config.local_widths != "own" and submodel.rate >= config.rates.several_widths
     if not several or isinstance(submodel, MaskedSubmodel):
         return []
+    device = own.theta.device
     models: list[tuple[FlatModel, Tensor | None]] = []
+    places = own.in_layout(torch.arange(submodel.size, device=device))
     for rate in sorted(set(parse_fleet(config.fleet)), reverse=True):
         k = submodel.layout.kept_per_atom(rate)
         if k < submodel.k:
             inner = narrowed(submodel, k)
-            theta = torch.zeros(inner.size, device=device)
-            place = torch.from_numpy(nested_coordinates(inner, submodel)).to(device)
-            models.append((FlatModel(theta, inner, config, channels), place))
+            model = FlatModel(torch.zeros(inner.size, device=device), inner, config, channels)
+            within = torch.from_numpy(nested_coordinates(inner, submodel)).to(device)
+            models.append((model, model.ordered(places[within])))
     return models
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from itertools import zip_longest
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +15,9 @@ from common.errors import UserError
 from common.layers import Conv2d, Features, GroupNorm, Linear, Plan, full_width
 from common.sections import ModelConfig
 from common.submodel import Channels
+
+FEW_POSITIONS = 64
+"""Up to here attention holds all scores: no more numbers than queries, keys and values are."""
 
 
 class ResnetBlock(nn.Module):
@@ -40,8 +44,10 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor, activated_temb_BC: Tensor) -> Tensor:
         """Return the block's output; the time embedding comes with its SiLU applied."""
-        h = self.conv1(F.silu(self.norm1(x_BCHW)))
-        h = h + self.time_emb_proj(activated_temb_BC)[:, :, None, None]
+        # The convolution's bias goes with the time embedding, for which it is one addition less to
+        # every pixel, and in the gradient one sum less over them.
+        shift_BC = self.time_emb_proj(activated_temb_BC) + self.conv1.bias
+        h = self.conv1.without_bias(F.silu(self.norm1(x_BCHW))) + shift_BC[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return h + (x_BCHW if self.conv_shortcut is None else self.conv_shortcut(x_BCHW))
 
@@ -76,9 +82,19 @@ class Attention(nn.Module):
             proj(h_BLC).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for proj in (self.to_q, self.to_k, self.to_v)
         )
-        h_BNLD = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        h_BNLD = attend(q, k, v, self.scale)
         h_BCL = self.to_out[0](h_BNLD.transpose(1, 2).flatten(2)).transpose(1, 2)
         return x_BCHW + h_BCL.reshape(x_BCHW.shape)
+
+
+def attend(q_BNLD: Tensor, k_BNLD: Tensor, v_BNLD: Tensor, scale: float) -> Tensor:
+    """Return what each query gathers from the values: softmax(scale q k^T) v.
+
+    torch's kernel never holds all scores, which is worth its overhead only where they are many.
+    """
+    if q_BNLD.shape[2] > FEW_POSITIONS:
+        return F.scaled_dot_product_attention(q_BNLD, k_BNLD, v_BNLD, scale=scale)
+    return torch.softmax((scale * q_BNLD) @ k_BNLD.transpose(2, 3), dim=3) @ v_BNLD
 
 
 class Downsample(nn.Module):

@@ -106,9 +106,15 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve, the weight times `input_scale`."""
+        return self._conv_forward(input, self._scaled(), self.bias)
+
+    def without_bias(self, input: Tensor) -> Tensor:
+        """Convolve without adding the bias, which the caller does."""
+        return self._conv_forward(input, self._scaled(), None)
+
+    def _scaled(self) -> Tensor:
         # Scaling the small weight instead of the large activation costs next to nothing.
-        weight = self.weight if self.input_scale == 1.0 else self.weight * self.input_scale
-        return self._conv_forward(input, weight, self.bias)
+        return self.weight if self.input_scale == 1.0 else self.weight * self.input_scale
 
 
 class Linear(nn.Linear):
@@ -141,6 +147,18 @@ class Embedding(nn.Embedding):
     def __init__(self, plan: Plan, count: int, out: Features) -> None:
         super().__init__(count, plan.width(out))
         self.channels = {"weight": (FIXED, axes_of(out))}
+
+
+def take_input_scales(model: nn.Module) -> dict[str, float]:
+    """Set all `input_scale` to 1; return those that were not, by the name of their weight.
+
+    The caller then has to scale these weights itself: once a step, say, instead of in each call.
+    """
+    scales = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, Conv2d | Linear) and layer.input_scale != 1.0:
+            scales[f"{name}.weight"], layer.input_scale = layer.input_scale, 1.0
+    return scales
 
 
 def read_layout(model: nn.Module, atom: int) -> Layout:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from client.batches import draw_batch
-from client.training import FlatModel, LocalResult, backward, train_locally
+from client.flat import FlatModel
+from client.training import LocalResult, backward, train_locally
 from common.config import RunConfig
 from common.data import ImageData
 from common.denoising import LOSS_WEIGHTS, PREDICTIONS, from_eps, guided, submodel_denoiser
@@ -114,7 +115,7 @@ def _gradient(config: RunConfig) -> tuple[torch.Tensor, float]:
     rng = rng_for(0, 1, 0, "training")
     batch = draw_batch(two_kinds(), config, rng, torch.Generator().manual_seed(0))
     loss = backward([model], batch, config)
-    return model.gradient, float(loss)
+    return model.in_layout(model.gradient), float(loss)
 
 
 def test_checkpointing_computes_activations_twice_and_keeps_fewer() -> None:
@@ -139,7 +140,7 @@ def test_checkpointing_computes_activations_twice_and_keeps_fewer() -> None:
     assert kept[True] < 0.7 * kept[False]
 
 
-def test_channels_last_reaches_the_convolutions_and_leaves_the_weights_in_their_vector() -> None:
+def test_channels_last_reaches_activations_and_weights_which_stay_one_vector() -> None:
     for on in (True, False):
         config = _config(**{"train.channels-last": on})
         theta = torch.from_numpy(initial_weights(config.model, 1, 0))
@@ -155,6 +156,9 @@ def test_channels_last_reaches_the_convolutions_and_leaves_the_weights_in_their_
         assert seen == [on]
         first = next(model.network.parameters())
         assert first.data_ptr() == model.theta.data_ptr()
+        weight = conv.get_parameter("weight")
+        assert weight.is_contiguous(memory_format=torch.channels_last) == on
+        assert weight.is_contiguous() != on
 
 
 def test_bfloat16_is_for_the_network_alone() -> None:

@@ -9,8 +9,8 @@ import torch
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from client.batches import draw_batch
+from client.flat import FlatModel
 from client.training import (
-    FlatModel,
     backward,
     learning_rate,
     shortest_time,
@@ -20,6 +20,7 @@ from client.training import (
 from common.config import RunConfig
 from common.data import ImageData
 from common.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser, sample_times
+from common.layers import Conv2d, Linear
 from common.masked import masked_submodel
 from common.process import CLOCKS, perturb
 from common.sections import RatesConfig
@@ -106,6 +107,46 @@ def test_a_narrow_client_builds_the_narrow_network_only() -> None:
     assert sum(p.numel() for p in model.network.parameters()) == submodel.size < LAYOUT.size / 10
 
 
+@pytest.mark.parametrize("k", [2, 4])
+def test_a_networks_own_order_is_undone_and_its_weights_are_scaled_once(k: int) -> None:
+    submodel = narrowed(full_submodel(LAYOUT), k)
+    values = torch.from_numpy(extract(THETA, submodel))
+    model = FlatModel(values, submodel, CONFIG, 1)
+    assert not torch.equal(model.theta, values)
+    assert torch.equal(model.in_layout(model.theta), values)
+    plain = load_weights(CONFIG.model, 1, values, submodel.widths).train()
+    for ours, theirs in zip(model.network.modules(), plain.modules(), strict=True):
+        if isinstance(theirs, Conv2d | Linear):
+            assert torch.equal(ours.get_parameter("weight"), theirs.weight * theirs.input_scale)
+    model.theta.mul_(2)
+    model.prepare()
+    weight = model.network.get_submodule("mid_block.resnets.0.conv2").get_parameter("weight")
+    conv = plain.get_submodule("mid_block.resnets.0.conv2")
+    assert isinstance(conv, Conv2d)
+    assert torch.equal(weight, 2 * conv.weight * conv.input_scale)
+    assert (conv.input_scale == 1) == (k == 4)
+
+
+def test_a_step_of_another_width_alone_leaves_no_gradient_of_the_step_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a step of the own width and one of a narrower, only the latter's coordinates count."""
+    seen: list[tuple[FlatModel, torch.Tensor | None]] = []
+
+    def own_then_other(own: FlatModel, nested: Any, *_: Any) -> Any:
+        seen.append((own, None) if not seen else nested[0])
+        return seen[-1:]
+
+    monkeypatch.setattr("client.training._widths_of_step", own_then_other)
+    config = _with(local_widths="alternate", local_steps=2, rates=RatesConfig(several_widths=0.0))
+    _train(config, full_submodel(LAYOUT))
+    (own, _), (_, place) = seen
+    assert place is not None
+    elsewhere = torch.ones(LAYOUT.size, dtype=torch.bool).index_fill_(0, place, False)
+    assert own.gradient[place].norm() > 0.01
+    assert not own.gradient[elsewhere].any()
+
+
 def test_training_reports_the_mean_loss_and_the_images_it_saw() -> None:
     submodel = full_submodel(LAYOUT)
     rng = rng_for(0, 1, 0, "training")
@@ -132,17 +173,20 @@ def test_a_nested_widths_gradient_is_that_of_the_sliced_weights() -> None:
 
     narrow = FlatModel(torch.from_numpy(extract(THETA, inner)), inner, CONFIG, 1)
     denoising_loss(narrow.denoiser, x, t, noise).mean().backward()
-    added = torch.zeros(LAYOUT.size).index_add_(0, place, narrow.gradient)
+    narrow.finish()
+    gradient = narrow.in_layout(narrow.gradient)
+    added = torch.zeros(LAYOUT.size).index_add_(0, place, gradient)
 
+    network_of_cut = load_weights(CONFIG.model, 1, theta.detach()[place], inner.widths)
     parts, start = {}, 0
     cut = theta[place]
-    for name, parameter in narrow.network.named_parameters():
+    for name, parameter in network_of_cut.named_parameters():
         stop = start + parameter.numel()
         parts[name] = cut[start:stop].view_as(parameter)
         start = stop
 
     def network(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(narrow.network, parts, (x, timestep))
+        return torch.func.functional_call(network_of_cut, parts, (x, timestep))
 
     denoising_loss(eps_denoiser(network, CLOCKS[CONFIG.clock]), x, t, noise).mean().backward()
     assert theta.grad is not None
@@ -191,7 +235,8 @@ def test_distillation_teaches_the_narrow_width_what_the_wide_one_predicts() -> N
     target = wide.denoiser(x, batch.t).detach()
     (0.5 * (predicted - target).square().mean()).backward()
     expected = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
-    torch.testing.assert_close(narrow.gradient, expected, atol=1e-6, rtol=1e-4)
+    gradient = narrow.in_layout(narrow.gradient)
+    torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
     alone = FlatModel(torch.from_numpy(THETA.copy()), outer, CONFIG, 1)
     backward([alone], batch, CONFIG)
     torch.testing.assert_close(wide.gradient, alone.gradient / 2, atol=1e-6, rtol=1e-4)
