@@ -232,21 +232,16 @@ class _Scratch:
 
     def __init__(self, size: int) -> None:
         self.sums, self.total, self.rounded = (np.empty(size) for _ in range(3))
-        self.near = np.empty(size, np.float32)
 
 
 def _total(
     replies: list[tuple[NDArray[np.float32], float]], kept: slice, scratch: _Scratch
 ) -> NDArray[np.float64]:
     """Return the sum of some coordinates of replies times their shares, each rounded to 2^-42."""
-    size = kept.stop - kept.start
-    total, rounded, near = scratch.total[:size], scratch.rounded[:size], scratch.near[:size]
+    total, rounded = (room[: kept.stop - kept.start] for room in (scratch.total, scratch.rounded))
     for i, (values, share) in enumerate(replies):
         out = rounded if i else total
-        # A plain copy streams from memory faster than a converting one, which comes second.
-        np.copyto(near, values[kept])
-        np.copyto(out, near)
-        out *= share
+        np.multiply(values[kept], share, out=out, dtype=np.float64)
         out += MAGIC
         out -= MAGIC
         if i:
