@@ -90,6 +90,8 @@ def full_width(channels: Channels) -> int:
 class Conv2d(nn.Conv2d):
     """A convolution between channel axes; an int stands for a fixed number of channels."""
 
+    bias: Tensor  # always there, which the base class leaves open
+
     def __init__(
         self,
         plan: Plan,
