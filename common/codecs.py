@@ -25,7 +25,7 @@ STRETCH = 4
 """Rounds after which clients forget what they have kept, so that a run can resume without it."""
 
 LARGEST_SCALE = 1024.0
-"""Scales of this size or more are refused: no weight is as large, nor is any update."""
+"""Scales of this size or more are refused: no weight is as large, and no update either."""
 
 _INFINITE = 0x7F80
 """Infinity in bfloat16."""
@@ -182,7 +182,7 @@ def quantise_with_feedback(
     """Return an update as it is sent, and what of it is left for the next one.
 
     Over rounds, what the receiver decodes and the last residual add up to the sum of all updates,
-    up to float32's rounding. Of an update that is not finite nothing is left.
+    up to float32's rounding. Of an update that cannot be decoded nothing is left.
 
     Args:
         update: What training changed.
@@ -191,9 +191,10 @@ def quantise_with_feedback(
     """
     wanted = update + residual
     array = encoding.encode(wanted)
-    if not np.isfinite(wanted).all():
+    try:
+        return array, wanted - encoding.decode(array, update.size)
+    except ValueError:  # training diverged, and the server will refuse it, too
         return array, np.zeros_like(update)
-    return array, wanted - encoding.decode(array, update.size)
 
 
 def residual_counts(made: int, round: int) -> bool:
