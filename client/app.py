@@ -16,7 +16,7 @@ from common.codecs import CODECS, quantise_with_feedback, residual_counts
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData, load_partition, own_images
 from common.roll_call import RollCall, StepSeconds, pack_roll_call, unpack_question
-from common.wire import VALUES, TaskSpec, pack_reply, pack_too_large, unpack_task
+from common.wire import VALUES, TaskSpec, field_of, pack_reply, pack_too_large, unpack_task
 
 RESIDUAL = "residual"
 """The client's record of what was dropped of its last update, and of which submodel's."""
@@ -100,8 +100,12 @@ def _encoded(
     update, residual = trained - received, np.zeros_like(trained)
     if not codec.feedback:
         return codec.reply.encode(update)
-    of = state.config_records.get(f"{RESIDUAL}-of", {})
-    if of.get("kept") == spec.bitmask and residual_counts(int(of["round"]), spec.round):
+    of = state.config_records.get(f"{RESIDUAL}-of")
+    if (
+        of is not None
+        and of["kept"] == spec.bitmask
+        and residual_counts(field_of(of, "round", int), spec.round)
+    ):
         residual = state.array_records[RESIDUAL][VALUES].numpy()
     array, left = quantise_with_feedback(update, residual, codec.reply)
     state[RESIDUAL] = ArrayRecord({VALUES: Array(left)})
