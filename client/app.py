@@ -6,7 +6,7 @@ Every message may start a fresh process, so what only training needs is imported
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from jaxtyping import Float32
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def train(message: Message, context: Context) -> Message:
             raise
         return Message(pack_too_large(spec.k // 2, spec), reply_to=message)
     metrics = {"loss": result.loss, "images": result.images, "seconds": result.seconds}
-    array = _encoded(values, result.values, spec, context.state)
+    array = _encoded(values, result.values, spec, context)
     return Message(pack_reply(array, spec, metrics), reply_to=message)
 
 
@@ -87,7 +87,7 @@ def _encoded(
     received: Float32[np.ndarray, "kept"],
     trained: Float32[np.ndarray, "kept"],
     spec: TaskSpec,
-    state: RecordDict,
+    context: Context,
 ) -> NDArray:
     """Return what a reply carries; with error feedback, keep what is dropped in the node's state.
 
@@ -100,16 +100,17 @@ def _encoded(
     update, residual = trained - received, np.zeros_like(trained)
     if not codec.feedback:
         return codec.reply.encode(update)
+    state, run = context.state, str(context.run_id)
     of = state.config_records.get(f"{RESIDUAL}-of")
     if (
         of is not None
-        and of["kept"] == spec.bitmask
+        and (of["run"], of["kept"]) == (run, spec.bitmask)
         and residual_counts(field_of(of, "round", int), spec.round)
     ):
         residual = state.array_records[RESIDUAL][VALUES].numpy()
     array, left = quantise_with_feedback(update, residual, codec.reply)
     state[RESIDUAL] = ArrayRecord({VALUES: Array(left)})
-    state[f"{RESIDUAL}-of"] = ConfigRecord({"round": spec.round, "kept": spec.bitmask})
+    state[f"{RESIDUAL}-of"] = ConfigRecord({"run": run, "round": spec.round, "kept": spec.bitmask})
     return array
 
 
