@@ -130,29 +130,37 @@ def jobs(seeds: int) -> Iterator[Job]:
 
 def run(job: Job) -> Keys:
     """Train and judge one federation; return its result as it is written."""
+    return {**job._asdict(), **federated(job.config())}
+
+
+def federated(config: RunConfig) -> Keys:
+    """Train and judge one federation in this process; return what it came to and what it sent."""
     import torch
     from flwr.supercore.task_identity import TaskIdentity
 
     from server.app import federate
+    from server.history import read_rows
     from tests.local_grid import LocalGrid
 
     for name in ("_run_id", "_node_id", "_task_id"):  # Flower makes messages only in a run
         setattr(TaskIdentity, name, 1)
     torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    config, started = job.config(), time.perf_counter()
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         federate(LocalGrid(config), config, Path(folder))
         summary = json.loads((Path(folder) / "summary.json").read_text())
+        rows = read_rows(Path(folder) / "history.jsonl")
     noise = summary["frechet_noise"]
     return {
-        **job._asdict(),
         "percent": {
             rate: 100 * each["frechet_ema"] / noise for rate, each in summary["widths"].items()
         },
         "best_rate": summary["best_rate"],
         "by_class": {name: each["frechet"] for name, each in summary["report"]["by_class"].items()},
         "class_distance": summary["report"]["class_distance"],
+        "bytes_up": sum(row["bytes_up"] for row in rows),
+        "bytes_down": sum(row["bytes_down"] for row in rows),
         "seconds": time.perf_counter() - started,
     }
 

@@ -8,12 +8,11 @@ from flwr.app import RecordDict
 
 from benchmarks.harness import Result
 from benchmarks.workloads import CIFAR10_DDPM
+from common.codecs import CODECS
 from common.measure import interleaved
 from common.submodel import full_submodel
 from common.unet import layout_of
 from common.wire import pack_reply, payload_bytes, spec_for, unpack_reply
-
-CODECS = ("float32", "bfloat16", "float16")
 
 
 def run() -> Iterator[Result]:
@@ -24,7 +23,8 @@ def run() -> Iterator[Result]:
     messages: dict[str, RecordDict] = {}
 
     def pack(codec: str) -> None:
-        messages[codec] = pack_reply(values, specs[codec], {"loss": 1.0, "images": 1})
+        array = CODECS[codec].reply.encode(values)
+        messages[codec] = pack_reply(array, specs[codec], {"loss": 1.0, "images": 1})
 
     def unpack(codec: str) -> None:
         unpack_reply(messages[codec], specs[codec], submodel)

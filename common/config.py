@@ -63,7 +63,7 @@ class RunConfig(Section):
     refresh_every: int = Field(1, ge=0)
     scaler: bool = True
     weighting: Literal["examples", "uniform"] = "examples"
-    codec: Literal["float32", "float16", "bfloat16"] = "float32"
+    codec: Literal["float32", "float16", "bfloat16", "int8", "int4"] = "float32"
     clock: Literal["linear", "cosine"] = "cosine"
     density: Literal["clock", "log-normal"] = "clock"
     loss_weight: Literal["uniform", "min-snr", "score"] = "uniform"

@@ -1,9 +1,10 @@
 """What travels: one flat array and a small spec per message.
 
 A task carries the submodel's weights in the layout's order and a spec that says which submodel, in
-which round, in which encoding. A reply carries the trained weights in the same order and repeats
-the spec's `assignment`, a digest of everything that has to agree; a reply to anything else is
-refused. Which coordinates a client kept is what the server assigned: replies carry no mask.
+which round, in which codec. A reply carries the trained weights in the same order, or what training
+changed of them (`common.codecs`), and repeats the spec's `assignment`, a digest of everything that
+has to agree; a reply to anything else is refused. Which coordinates a client kept is what the
+server assigned: replies carry no mask.
 """
 
 import hashlib
@@ -17,9 +18,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from common.codecs import CODECS, Encoding
 from common.importance import decode_scores, encode_scores
 from common.masked import submodel_from_bitmask
-from common.submodel import Layout, Submodel
+from common.submodel import Layout, Submodel, extract
 
 WEIGHTS = "weights"
 SPEC = "spec"
@@ -28,9 +30,6 @@ VALUES = "values"
 
 MOST_IMAGES = 2**31
 """More than a client can train on in a round."""
-
-_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
-
 
 _T = TypeVar("_T", int, str, bytes, list)  # a bool is an int
 
@@ -66,7 +65,7 @@ class TaskSpec:
         k: Channels kept in every atom.
         bitmask: The kept channels of all axes, one bit each (`Submodel.bitmask`), or the kept
             coordinates of a masked submodel.
-        codec: The encoding of the values, both ways.
+        codec: What the values are encoded in, both ways; one of `common.codecs.CODECS`.
         layout: The digest of the model's layout.
         importance: Whether the reply shall carry a score for every kept coordinate.
     """
@@ -90,7 +89,7 @@ class Reply:
     """What a client returns for a task.
 
     Attributes:
-        values: The trained weights of its submodel.
+        values: The trained weights of its submodel, or what training changed of them (`trained`).
         loss: Its mean training loss, finite.
         images: Images it trained on, at least 1.
         scores: The importance of each of its weights, if it was asked (`common.importance`).
@@ -124,7 +123,9 @@ def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict
             "assignment": spec.assignment,
         }
     )
-    return RecordDict({WEIGHTS: _array_record(values, spec.codec), SPEC: record})
+    return RecordDict(
+        {WEIGHTS: _array_record(CODECS[spec.codec].task.encode(values)), SPEC: record}
+    )
 
 
 def unpack_task(
@@ -153,26 +154,28 @@ def unpack_task(
         )
     if spec.assignment != record.get("assignment"):
         raise WireError("the task's spec does not match its assignment digest")
+    if spec.codec not in CODECS:
+        raise WireError(f"codec '{spec.codec}' is not one of {', '.join(CODECS)}")
     try:
         submodel = submodel_from_bitmask(layout, spec.k, spec.bitmask)
     except ValueError as error:
         raise WireError(str(error)) from None
-    return _values(content, spec.codec, submodel.size), submodel, spec
+    return _values(content, CODECS[spec.codec].task, submodel.size), submodel, spec
 
 
 def pack_reply(
-    values: Float32[np.ndarray, "kept"],
+    array: NDArray,
     spec: TaskSpec,
     metrics: dict[str, int | float],
     scores: Float32[np.ndarray, "kept"] | None = None,
 ) -> RecordDict:
-    """Pack trained weights and metrics, and scores if there are any, into a reply's content."""
+    """Pack weights or an update, as the codec's `reply` encodes them, metrics, and any scores."""
     record = ConfigRecord({"round": spec.round, "assignment": spec.assignment})
     if scores is not None:
         record["importance"] = encode_scores(scores)
     return RecordDict(
         {
-            WEIGHTS: _array_record(values, spec.codec),
+            WEIGHTS: _array_record(array),
             SPEC: record,
             METRICS: MetricRecord(dict(metrics)),
         }
@@ -186,7 +189,7 @@ def pack_too_large(k: int, spec: TaskSpec) -> RecordDict:
 
 
 def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Reply:
-    """Return a reply's trained weights and metrics.
+    """Return what a reply carries.
 
     Raises:
         WireError: It answers another task, or its array or metrics are not this task's.
@@ -209,7 +212,25 @@ def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Rep
     if not isinstance(images, int) or not 0 < images < MOST_IMAGES:
         raise WireError(f"'{METRICS}.images' is {images!r}, not in 1 … {MOST_IMAGES - 1}")
     scores = _scores(record, submodel.size) if spec.importance else None
-    return Reply(_values(content, spec.codec, submodel.size), loss, images, scores)
+    values = _values(content, CODECS[spec.codec].reply, submodel.size)
+    return Reply(values, loss, images, scores)
+
+
+def trained(
+    reply: Reply, spec: TaskSpec, submodel: Submodel, theta: Float32[np.ndarray, "P"]
+) -> Float32[np.ndarray, "kept"]:
+    """Return a client's trained weights, where it sent an update by adding it to the server's own.
+
+    Args:
+        reply: What the client returned.
+        spec: What it was told.
+        submodel: What it was assigned.
+        theta: The global weights that the task's were cut from, in full precision.
+    """
+    if not CODECS[spec.codec].update:
+        return reply.values
+    with np.errstate(all="ignore"):  # whether the sum is finite is checked before it is used
+        return extract(theta, submodel) + reply.values
 
 
 def payload_bytes(content: RecordDict) -> int:
@@ -217,34 +238,20 @@ def payload_bytes(content: RecordDict) -> int:
     return sum(record.count_bytes() for record in content.values())
 
 
-def encode(values: Float32[np.ndarray, "n"], codec: str) -> NDArray:
-    """Encode float32 values; bfloat16 travels as the upper halves of their bits, rounded."""
-    if codec == "bfloat16":
-        bits = values.view(np.uint32)
-        # Round to nearest, ties to even, on the integer representation.
-        return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16).astype(np.uint16)
-    return values.astype(_DTYPES[codec], copy=False)
+def _array_record(array: NDArray) -> ArrayRecord:
+    return ArrayRecord({VALUES: Array(array)})
 
 
-def decode(array: NDArray, codec: str) -> NDArray[np.float32]:
-    """Return the float32 values that `encode` encoded."""
-    if codec == "bfloat16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32, copy=False)
-
-
-def _array_record(values: NDArray[np.float32], codec: str) -> ArrayRecord:
-    return ArrayRecord({VALUES: Array(encode(values, codec))})
-
-
-def _values(content: RecordDict, codec: str, size: int) -> NDArray[np.float32]:
+def _values(content: RecordDict, encoding: Encoding, size: int) -> NDArray[np.float32]:
     """Return the decoded values after checking all that can be checked before reading them."""
     record = content.array_records.get(WEIGHTS)
     if record is None or list(record) != [VALUES]:
         raise WireError(f"the message needs exactly one array, '{WEIGHTS}.{VALUES}'")
-    if codec not in _DTYPES:
-        raise WireError(f"codec '{codec}' is not one of {', '.join(_DTYPES)}")
-    return decode(_read(record[VALUES], np.dtype(_DTYPES[codec]), size), codec)
+    array = _read(record[VALUES], encoding.dtype, encoding.length(size))
+    try:
+        return encoding.decode(array, size)
+    except ValueError as error:
+        raise WireError(str(error), "not-finite") from None
 
 
 def _scores(record: ConfigRecord, size: int) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from common.config import RunConfig
 from common.data import load_dataset
 from common.files import atomic_write, write_json
-from server.checkpoint import checkpoints, load_checkpoint
+from server.checkpoint import checkpoints, load_checkpoint, resumable
 from server.grid import StreamingGrid
 from server.preflight import preflight
 from server.recorder import Recorder
@@ -56,13 +56,16 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         NoUsableReplyError: Too few clients of a round returned a usable update.
     """
     saved = checkpoints(run_dir / "checkpoints")
-    layout = preflight(config, resumed=bool(saved))
+    last = resumable(saved, config)
+    layout = preflight(config, resumed=last is not None)
     shape = load_dataset(config.data, config.shape).train.image_shape
     roster = Roster(config, layout, shape)
     roster.start(grid)
     recorder = Recorder(config, layout, run_dir)
-    if saved:
-        state = load_checkpoint(saved[-1], config, layout)
+    if last is not None:
+        state = load_checkpoint(last, config, layout)
+        for later in saved[saved.index(last) + 1 :]:  # whose rounds are done again
+            later.unlink()
         recorder.history.truncate_after(state.round)
     else:
         channels = recorder.splits.train.image_shape[0]
@@ -77,7 +80,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
 
     def after_round(server_round: int, _: object) -> MetricRecord | None:
         write_json(run_dir / "fleet.json", roster.record())
-        if server_round > 0 or not saved:  # a resumed run has recorded where it starts
+        if server_round > 0 or last is None:  # a resumed run has recorded where it starts
             recorder.record(strategy.state, strategy.report, strategy.round_counts)
         return None
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from common.codecs import CODECS, STRETCH
 from common.config import RunConfig
 from common.errors import UserError
 from common.files import atomic_write
@@ -27,7 +29,10 @@ _MAY_DIFFER = {
 def save_checkpoint(
     folder: Path, state: ServerState, config: RunConfig, layout: Layout, keep: int = 2
 ) -> Path:
-    """Write a round's state to ``round-NNNN.safetensors`` and delete all but the last `keep`."""
+    """Write a round's state to ``round-NNNN.safetensors`` and delete older ones.
+
+    The last `keep` stay, and that from which a run could go on (`resumable`).
+    """
     metadata = {
         "format": str(FORMAT),
         "round": str(state.round),
@@ -50,7 +55,8 @@ def save_checkpoint(
         tensors["scores"] = state.scores
     path = folder / f"round-{state.round:04d}.safetensors"
     atomic_write(path, save(tensors, metadata))
-    for old in checkpoints(folder)[:-keep]:
+    saved = checkpoints(folder)
+    for old in set(saved[:-keep]) - set(_resumable(saved, config)[-1:]):
         old.unlink()
     return path
 
@@ -58,6 +64,39 @@ def save_checkpoint(
 def checkpoints(folder: Path) -> list[Path]:
     """Return a run's checkpoints, oldest first."""
     return sorted(folder.glob("round-*.safetensors"))
+
+
+def resumable(saved: Sequence[Path], config: RunConfig) -> Path | None:
+    """Return the checkpoint from which a run goes on as if it had never stopped, None for none.
+
+    That is the last one, unless clients keep something from round to round: then the last that ends
+    a stretch of theirs (`common.codecs.residual_counts`), or the last of a run that is complete.
+
+    Args:
+        saved: A run's checkpoints, oldest first.
+        config: The run's configuration.
+
+    Raises:
+        UserError: There are checkpoints, but none of the end of a stretch.
+    """
+    if not saved or _round(saved[-1]) >= config.rounds:
+        return saved[-1] if saved else None
+    ends = _resumable(saved, config)
+    if not ends:
+        raise UserError(
+            f"{saved[-1].parent}: with codec={config.codec} a run goes on from a checkpoint whose "
+            f"round is a multiple of {STRETCH}, and there is none"
+        )
+    return ends[-1]
+
+
+def _resumable(saved: Sequence[Path], config: RunConfig) -> list[Path]:
+    stretch = STRETCH if CODECS[config.codec].feedback else 1
+    return [path for path in saved if _round(path) % stretch == 0]
+
+
+def _round(path: Path) -> int:
+    return int(path.stem.removeprefix("round-"))
 
 
 def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerState:

@@ -235,7 +235,7 @@ class CoverageAvg(Strategy):
             return
         try:
             answer = wire.unpack_reply(reply.content, task.spec, task.submodel)
-            values, norm = answer.values, None
+            values, norm = wire.trained(answer, task.spec, task.submodel, self.state.theta), None
             if self.norms.mode != "off":
                 before = extract(self.state.theta, task.submodel)
                 values, norm = self.norms.checked(values, before, task.submodel, task.client.rate)

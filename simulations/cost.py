@@ -17,6 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from client.training import train_locally
+from common.codecs import CODECS
 from common.config import RunConfig
 from common.cost import Cost
 from common.data import ImageData
@@ -50,6 +51,7 @@ def measure_costs(config: RunConfig, shape: Shape, rates: Sequence[Fraction]) ->
     for rate, submodel in submodels.items():
         values = np.zeros(submodel.size, np.float32)
         spec = spec_for(submodel, 1, "static", config.codec)
+        reply = CODECS[config.codec].reply.encode(values)
         with FlopCounterMode(display=False) as counter:
             _train(config, submodel, _images(shape, config.batch_size), 1)
         costs.append(
@@ -59,7 +61,7 @@ def measure_costs(config: RunConfig, shape: Shape, rates: Sequence[Fraction]) ->
                 counter.get_total_flops(),
                 in_fresh_process(peak_bytes, config, shape, rate),
                 payload_bytes(pack_task(values, spec)),
-                payload_bytes(pack_reply(values, spec, {"loss": 1.0, "images": 1, "seconds": 1.0})),
+                payload_bytes(pack_reply(reply, spec, {"loss": 1.0, "images": 1, "seconds": 1.0})),
                 steps[rate],
             )
         )

@@ -14,7 +14,7 @@ from common.config import RunConfig
 from common.errors import UserError
 from common.sections import EmaConfig, ModelConfig
 from common.unet import initial_weights, layout_of
-from server.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from server.checkpoint import checkpoints, load_checkpoint, resumable, save_checkpoint
 from server.state import ServerState, initial_state
 
 CONFIG = RunConfig(
@@ -47,6 +47,26 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for round in (8, 9, 10, 11):
         save_checkpoint(tmp_path, _state(round), CONFIG, LAYOUT)
     assert [path.stem for path in checkpoints(tmp_path)] == ["round-0010", "round-0011"]
+
+
+def test_where_clients_keep_something_a_run_goes_on_from_the_end_of_a_stretch(
+    tmp_path: Path,
+) -> None:
+    config = CONFIG.model_copy(update={"codec": "int8", "rounds": 11})
+    assert resumable([], config) is None
+    for round in range(12):
+        saved = checkpoints(tmp_path)
+        if saved:
+            last = resumable(saved, config)
+            assert last is not None
+            assert last.stem == f"round-{4 * ((round - 1) // 4):04d}"
+        save_checkpoint(tmp_path, _state(round), config, LAYOUT)
+    saved = checkpoints(tmp_path)
+    assert [path.stem for path in saved] == ["round-0008", "round-0010", "round-0011"]
+    assert resumable(saved, config) == saved[-1], "nothing is left to train"
+    assert resumable(saved, CONFIG) == saved[-1]
+    with pytest.raises(UserError, match=r"codec=int8 .* multiple of 4, and there is none"):
+        resumable(saved[1:], config.model_copy(update={"rounds": 12}))
 
 
 def _rewrite(path: Path, **metadata: Any) -> None:

@@ -22,7 +22,9 @@ from tests.engines import (
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # each message starts a process that imports torch
 def test_a_deployed_federation_gives_the_bits_of_a_run_in_one_process(tmp_path: Path) -> None:
-    config = tiny()
+    # In round 2 clients add what they kept in round 1, in another process by then.
+    keeping = {"codec": "int8", "policy": "static"}
+    config = tiny(**keeping)
     clients = len(parse_fleet(config.fleet))
     run_dir = tmp_path / "run"
     with superlink(tmp_path) as (processes, port):
@@ -32,7 +34,7 @@ def test_a_deployed_federation_gives_the_bits_of_a_run_in_one_process(tmp_path: 
                 *("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"),
                 *("--node-config", f"partition-id={partition}", "--port", str(own_port)),
             )
-        changes = {**TINY, "run-dir": str(run_dir)}
+        changes = {**TINY, **keeping, "run-dir": str(run_dir)}
         run = processes.start(
             *(str(BIN / "flwr"), "run", str(ROOT), "--stream", "--run-config", as_words(changes)),
         )

@@ -13,7 +13,7 @@ from flwr.app import Message
 from common.config import RunConfig
 from common.errors import UserError
 from common.sections import EmaConfig
-from common.unet import layout_of
+from common.unet import initial_weights, layout_of
 from common.wire import SPEC, WEIGHTS
 from server.app import federate
 from server.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -132,12 +132,37 @@ def test_every_task_carries_one_array_of_its_submodels_size_and_bytes_are_counte
     assert 0.5 < row["pruning_error_max"] < 1
 
 
-@pytest.mark.parametrize("order", [lambda p: -p, lambda p: (p * 3) % 4])
-def test_any_order_of_arrival_gives_the_same_bits(
-    tmp_path: Path, order: Callable[[int], int]
+@pytest.mark.parametrize(("codec", "down", "up"), [("int8", 1.03, 1.03), ("int4", 1.03, 0.53)])
+def test_integers_travel_both_ways_in_about_their_bytes(
+    tmp_path: Path, codec: Any, down: float, up: float
 ) -> None:
-    first, rows = _run(TINY, tmp_path / "a")
-    second, other_rows = _run(TINY, tmp_path / "b", order=order)
+    """And the model learns about what it learns in float32."""
+    model = TINY.model.model_copy(update={"widths": (16, 32)})
+    config = _with(fleet="1x2", policy="full", rounds=3, model=model, evaluate_every=9)
+    exact, exact_rows = _run(config, tmp_path / "float32")
+    state, rows = _run(config.model_copy(update={"codec": codec}), tmp_path / codec)
+    values = 2 * state.theta.size
+    assert 0.5 * values < rows[1]["bytes_down"] < down * values
+    assert 0.5 * values < rows[1]["bytes_up"] < up * values
+    moved = np.linalg.norm(exact.theta - initial_weights(model, 1, config.seed))
+    assert 0 < np.linalg.norm(state.theta - exact.theta) < moved / 2
+    assert rows[3]["loss"] == pytest.approx(exact_rows[3]["loss"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("order", "changes"),
+    [
+        (lambda p: -p, {}),
+        (lambda p: (p * 3) % 4, {}),
+        (lambda p: -p, {"codec": "int4", "policy": "static"}),
+    ],
+)
+def test_any_order_of_arrival_gives_the_same_bits(
+    tmp_path: Path, order: Callable[[int], int], changes: dict[str, Any]
+) -> None:
+    config = _with(**changes)
+    first, rows = _run(config, tmp_path / "a")
+    second, other_rows = _run(config, tmp_path / "b", order=order)
     assert first.theta.tobytes() == second.theta.tobytes()
     assert first.emas.tobytes() == second.emas.tobytes()
     assert json.dumps(rows) == json.dumps(other_rows)
@@ -166,18 +191,21 @@ def test_several_averages_are_all_scored_at_the_end_and_the_best_is_named(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("round_of_crash", "policy", "refresh_every"),
-    [(1, "balanced", 1), (2, "balanced", 1), (3, "balanced", 1), (2, "magnitude", 2)],
+    ("round_of_crash", "changes"),
+    [
+        (1, {}),
+        (2, {}),
+        (3, {}),
+        (2, {"policy": "magnitude", "refresh_every": 2}),
+        (2, {"codec": "bfloat16"}),
+        # Clients keep something of round 5, without which nobody can go on from there.
+        (6, {"codec": "int4", "policy": "static", "rounds": 6, "evaluate_every": 9}),
+    ],
 )
 def test_a_run_that_dies_and_resumes_equals_one_that_never_stopped(
-    tmp_path: Path, round_of_crash: int, policy: str, refresh_every: int
+    tmp_path: Path, round_of_crash: int, changes: dict[str, Any]
 ) -> None:
-    config = _with(
-        fleet="1x1 1/2x1",
-        ema=EmaConfig(half_life=(100_000, 50)),
-        policy=policy,
-        refresh_every=refresh_every,
-    )
+    config = _with(**{"fleet": "1x1 1/2x1", "ema": EmaConfig(half_life=(100_000, 50)), **changes})
     expected, rows = _run(config, tmp_path / "whole")
 
     class PowerCut(BaseException):
@@ -225,8 +253,6 @@ def test_a_lost_client_is_counted_and_its_coordinates_keep_their_values(tmp_path
     assert rows[1]["gamma_min"] == 0
     assert rows[1]["uncovered_fraction"] == pytest.approx(0.746, abs=0.01)
     layout = layout_of(config.model, 1)
-    from common.unet import initial_weights
-
     before = initial_weights(config.model, 1, config.seed)
     for (parameter, counts), _ in zip(
         layout.coverage_views(state.counts), range(999), strict=False
@@ -336,7 +362,6 @@ def test_full_submodels_equal_training_one_client_at_a_time(tmp_path: Path) -> N
     from common.data import load_partition
     from common.seeding import rng_for
     from common.submodel import full_submodel
-    from common.unet import initial_weights
 
     config = _with(fleet="1x1", rounds=2)
     state, _ = _run(config, tmp_path)

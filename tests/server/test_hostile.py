@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import wire
+from common.codecs import CODECS
 from common.config import RunConfig
 from common.roll_call import RollCall, pack_roll_call
 from server.roster import Roster
@@ -70,8 +72,16 @@ def pickled(content: RecordDict, rng: np.random.Generator) -> str:
 
 
 def bad_values(content: RecordDict, rng: np.random.Generator) -> str:
-    values = np.zeros(_data(content).shape, np.float32)
-    values[rng.integers(values.size)] = rng.choice([np.nan, np.inf, -np.inf, 1e30, -1024.0])
+    data = _data(content)
+    values = np.zeros(data.shape, data.dtype)
+    if data.dtype == "uint8":  # the first two bytes are a scale, the upper half of a float32
+        bad = rng.choice(np.array([np.nan, np.inf, -np.inf, 1e30, 1024.0, -1e-30], np.float32))
+        values[:2] = np.array([bad]).view(np.uint8)[2:]
+    elif data.dtype == "uint16":
+        bad = rng.choice(np.array([np.nan, np.inf, -np.inf, 1e30, -2048.0], np.float32))
+        values[rng.integers(values.size)] = np.array([bad]).view(np.uint16)[1]
+    else:
+        values[rng.integers(values.size)] = rng.choice([np.nan, np.inf, -np.inf, 1e30, -1024.0])
     _array(content, Array(values))
     return "not-finite"
 
@@ -84,7 +94,7 @@ def other_dtype(content: RecordDict, rng: np.random.Generator) -> str:
 
 def other_size(content: RecordDict, rng: np.random.Generator) -> str:
     size = _data(content).shape[0] + int(rng.choice([-1, 1, 7, 1000]))
-    _array(content, Array(np.zeros(size, np.float32)))
+    _array(content, Array(np.zeros(size, _data(content).dtype)))
     return "size"
 
 
@@ -175,7 +185,9 @@ class OneRound(Grid):
 
 def _honest(task: Message) -> RecordDict:
     values, _, spec = wire.unpack_task(task.content, LAYOUT)
-    return wire.pack_reply(values + np.float32(0.5), spec, {"loss": 1.0, "images": 5})
+    codec = CODECS[spec.codec]
+    carried = np.full_like(values, 0.5) + (0 if codec.update else values)
+    return wire.pack_reply(codec.reply.encode(carried), spec, {"loss": 1.0, "images": 5})
 
 
 def _copy(content: RecordDict) -> RecordDict:
@@ -211,12 +223,15 @@ def _hostile(
         yield reply
 
 
-def _after(replies: Callable[[list[Message], CoverageAvg], Iterator[Message]]) -> CoverageAvg:
+def _after(
+    replies: Callable[[list[Message], CoverageAvg], Iterator[Message]], codec: str = "float32"
+) -> CoverageAvg:
     """Return the strategy after a round in which these replies come."""
-    grid, roster = OneRound(), Roster(CONFIG, LAYOUT, SHAPE)
+    config = CONFIG.model_copy(update={"codec": codec})
+    grid, roster = OneRound(), Roster(config, LAYOUT, SHAPE)
     roster.start(grid)
-    state = initial_state(LAYOUT, THETA, CONFIG)
-    strategy = CoverageAvg(CONFIG, LAYOUT, roster, state, NormCheck("off"))
+    state = initial_state(LAYOUT, THETA, config)
+    strategy = CoverageAvg(config, LAYOUT, roster, state, NormCheck("off"))
     list(grid.push_messages(strategy.configure_train(1, strategy.arrays(), ConfigRecord(), grid)))
     strategy.aggregate_train(1, replies(grid.tasks, strategy))
     return strategy
@@ -229,6 +244,17 @@ def _only_the_first(tasks: list[Message], _: CoverageAvg) -> Iterator[Message]:
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1))
 def test_no_hostile_reply_moves_the_model_and_each_is_counted(seed: int) -> None:
+    _attack("float32", seed)
+
+
+@pytest.mark.parametrize("codec", ["bfloat16", "int8", "int4"])
+@settings(max_examples=2, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1))
+def test_nor_does_one_in_another_codec(codec: str, seed: int) -> None:
+    _attack(codec, seed)
+
+
+def _attack(codec: str, seed: int) -> None:
     expected = Counter[str]()
 
     def replies(tasks: list[Message], strategy: CoverageAvg) -> Iterator[Message]:
@@ -239,8 +265,8 @@ def test_no_hostile_reply_moves_the_model_and_each_is_counted(seed: int) -> None
             strategy._tasks.open.update(still_open)
         yield from _only_the_first(tasks, strategy)
 
-    strategy = _after(replies)
-    assert strategy.state.theta.tobytes() == _after(_only_the_first).state.theta.tobytes()
+    strategy = _after(replies, codec)
+    assert strategy.state.theta.tobytes() == _after(_only_the_first, codec).state.theta.tobytes()
     assert strategy.report.replied == 1
     counted = sum(strategy.report.rejections.values(), Counter[str]())
     assert counted.pop("no reply") == CLIENTS - 1
