@@ -32,8 +32,8 @@ from common.submodel import Channels, Layout
 class ScoreUNet(nn.Module):
     """The noise predictor, full or compact.
 
-    `checkpointing` and `memory_format` may be set on it: they change how training computes, not
-    what.
+    `checkpointing` and `memory_format` may be set on it: they change how it computes,
+    not what.
 
     Args:
         arch: The full model's architecture.

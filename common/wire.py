@@ -90,11 +90,13 @@ class Reply:
         values: The trained weights of its submodel.
         loss: Its mean training loss, finite.
         images: Images it trained on, at least 1.
+        seconds: Seconds that it says its local steps took, 0 if it does not say.
     """
 
     values: Float32[np.ndarray, "kept"]
     loss: float
     images: int
+    seconds: float = 0.0
 
 
 def spec_for(submodel: Submodel, round: int, policy: str, codec: str) -> TaskSpec:
@@ -191,7 +193,10 @@ def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Rep
         raise WireError(f"'{METRICS}.loss' is not finite ({loss!r})", "not-finite")
     if not isinstance(images, int) or not 0 < images < MOST_IMAGES:
         raise WireError(f"'{METRICS}.images' is {images!r}, not in 1 … {MOST_IMAGES - 1}")
-    return Reply(_values(content, spec.codec, submodel.size), loss, images)
+    seconds = metrics.get("seconds")  # only ever shown, so a claim that makes no sense is none
+    if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
+        seconds = 0.0
+    return Reply(_values(content, spec.codec, submodel.size), loss, images, seconds)
 
 
 def payload_bytes(content: RecordDict) -> int:
