@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import aggregation, client, evaluation, startup, training, wire
+from benchmarks import aggregation, client, evaluation, overhead, startup, training, wire
 from benchmarks.harness import Result, machine, versions
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Result]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Result]]] = {
     "training": training.run,
     "startup": startup.run,
     "evaluation": evaluation.run,
+    "overhead": overhead.quick,
 }
 
 

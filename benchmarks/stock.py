@@ -85,7 +85,6 @@ def write_stock_app(folder: Path, layout: Layout) -> None:
                     "publisher": "stock",
                     "components": {"serverapp": "server.app:app", "clientapp": "client.app:app"},
                     "config": {"rounds": 1, "run-dir": ""},
-                    "fab-include": ["**/*.json"],
                 }
             }
         },
