@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import aggregation, client, startup, training, wire
+from benchmarks import aggregation, client, evaluation, overhead, startup, training, wire
 from benchmarks.harness import Result, machine, versions
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Result]]] = {
@@ -18,6 +18,8 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Result]]] = {
     "wire": wire.run,
     "training": training.run,
     "startup": startup.run,
+    "evaluation": evaluation.run,
+    "overhead": overhead.quick,
 }
 
 

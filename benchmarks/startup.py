@@ -1,9 +1,12 @@
 """How long a client's process takes until it can train, beyond importing PyTorch.
 
-A node that gets its first task of the default job starts a process, imports, reads its images from
-a warm cache and builds its network. Each start is a fresh interpreter; the least of several counts.
+A node that gets a task of the default job starts a process, imports, reads its images from a warm
+cache and builds its networks and its optimizer: the case `client` takes one local step besides, at
+a batch of one, so that nothing is left to be loaded. Each start is a fresh interpreter; the least
+of several counts.
 """
 
+import resource
 import subprocess
 import sys
 import time
@@ -15,40 +18,43 @@ from common.measure import interleaved
 STARTS = {
     "python": "",
     "torch": "import torch",
+    "roll-call": "import client.app",
     "flwr": "import flwr.clientapp",
     "torch and flwr": "import torch, flwr.clientapp",
     "client": """
 import numpy as np, torch
 from client.app import app
-from client.training import FlatModel
+from client.training import train_locally
 from common.config import RunConfig
 from common.data import load_partition
 from common.submodel import full_submodel
 from common.unet import layout_of
-config = RunConfig()
+config = RunConfig(local_steps=1, batch_size=1)
 data = load_partition(config.data, config.partition, config.partition_alpha, 8, 0, config.seed)
-layout = layout_of(config.model, data.image_shape[0])
-FlatModel(torch.zeros(layout.size), full_submodel(layout), config, data.image_shape[0])
+submodel = full_submodel(layout_of(config.model, data.image_shape[0]))
+values = np.full(submodel.size, 0.01, np.float32)
+train_locally(values, submodel, data, config, 1, np.random.default_rng(0))
 """,
 }
 
 
 def run(repeats: int = 5) -> Iterator[Result]:
-    """Time every start by turns."""
+    """Time every start by turns, in all and on the processor, which another's load slows less."""
 
     def start(code: str) -> None:
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
+    def spent() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     start(STARTS["client"])  # fills the cache
     calls = {name: (lambda code=code: start(code)) for name, code in STARTS.items()}
-    seconds = interleaved(calls, repeats, time.perf_counter)
-    for name, value in seconds.items():
-        yield Result("startup", name, "seconds", value, "s")
-    for name in ("torch", "torch and flwr"):
-        yield Result(
-            "startup",
-            "client",
-            f"beyond_{name.replace(' ', '_')}",
-            seconds["client"] - seconds[name],
-            "s",
-        )
+    for metric, clock in (("seconds", time.perf_counter), ("cpu_seconds", spent)):
+        seconds = interleaved(calls, repeats, clock)
+        for name, value in seconds.items():
+            yield Result("startup", name, metric, value, "s")
+        for name in ("torch", "torch and flwr"):
+            beyond = seconds["client"] - seconds[name]
+            label = name.replace(" ", "_")
+            yield Result("startup", "client", f"{metric}_beyond_{label}", beyond, "s")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from client.batches import Batch, draw_batch
 from client.flat import FlatModel
+from client.optimizer import AdamW
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData
 from common.denoising import TRAINING_DELTA, weighted_error
@@ -55,8 +56,8 @@ def train_locally(
     """Train a submodel on one client's images for a round's local steps.
 
     Builds the compact network and nothing larger; for a masked submodel the full network, whose
-    other weights and their gradients are held at zero. The optimizer is AdamW (Loshchilov and
-    Hutter 2019), fresh each round, with the gradient's norm clipped.
+    other weights and their gradients are held at zero. The optimizer is AdamW, fresh each round,
+    with the gradient's norm clipped.
 
     Args:
         values: The submodel's coordinates, from the server.
@@ -79,13 +80,9 @@ def train_locally(
     if isinstance(submodel, MaskedSubmodel):
         pruned = own.ordered(torch.from_numpy(~submodel.mask).to(device))
     nested = _nested_models(own, submodel, config, channels)
-    parameter = torch.nn.Parameter(own.theta)
-    parameter.grad = own.gradient
     rate = learning_rate(config, round) * float(submodel.rate) ** config.rates.learning_rate
     shortest = shortest_time(config, float(submodel.rate))
-    optimizer = torch.optim.AdamW(
-        [parameter], lr=rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = AdamW(own.theta, own.gradient, rate, config.weight_decay)
     losses: list[Tensor] = []
     scores = torch.zeros_like(own.theta) if importance else None
     # nn.Dropout draws from torch's global generator, which then has to be this client's own.

@@ -104,6 +104,8 @@ def submodel_denoiser(
     """Return a submodel of some global weights, built compact and ready to sample from."""
     weights = torch.from_numpy(extract(theta, submodel))
     model = load_weights(config.model, image_channels, weights, submodel.widths, config.scaler)
+    if config.train.channels_last:
+        model.memory_format = torch.channels_last
     return eps_denoiser(model.eval(), CLOCKS[config.clock], config.prediction)
 
 

@@ -11,6 +11,7 @@ Shape suffixes: B batch, C channels, H height, W width.
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import parameters_to_vector
 from torch.utils.checkpoint import checkpoint
 
 from common.blocks import Attention, Block, Downsample, ResnetBlock, TimeEmbedding, Upsample
@@ -31,8 +32,8 @@ from common.submodel import Channels, Layout
 class ScoreUNet(nn.Module):
     """The noise predictor, full or compact.
 
-    `checkpointing` and `memory_format` may be set on it: they change how training computes, not
-    what.
+    `checkpointing` and `memory_format` may be set on it: they change how it computes,
+    not what.
 
     Args:
         arch: The full model's architecture.
@@ -183,6 +184,7 @@ class ScoreUNet(nn.Module):
         return torch.cat([cos, sin] if self.arch.flip_sin_to_cos else [sin, cos], dim=1)
 
 
+@lru_cache(maxsize=8)  # a simulation's worker needs it for every message
 def layout_of(arch: ModelConfig, image_channels: int) -> Layout:
     """Return the layout of the full model without allocating its weights.
 
@@ -236,8 +238,14 @@ def load_weights(
     expected = sum(parameter.numel() for parameter in model.parameters())
     if weights.numel() != expected:
         raise ValueError(f"{weights.numel()} weights for a network of {expected}")
-    model.to_empty(device=weights.device)
-    vector_to_parameters(weights, model.parameters())
+    start = 0
+    for name, skeleton in list(model.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        stop = start + skeleton.numel()
+        # Put in place of the skeleton: `Module.to_empty` would import SymPy, for half a second.
+        view = nn.Parameter(weights[start:stop].view(skeleton.shape))
+        model.get_submodule(owner).register_parameter(leaf, view)
+        start = stop
     return model
 
 

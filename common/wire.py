@@ -92,12 +92,14 @@ class Reply:
         values: The trained weights of its submodel, or what training changed of them (`trained`).
         loss: Its mean training loss, finite.
         images: Images it trained on, at least 1.
+        seconds: Seconds that it says its local steps took, 0 if it does not say.
         scores: The importance of each of its weights, if it was asked (`common.importance`).
     """
 
     values: Float32[np.ndarray, "kept"]
     loss: float
     images: int
+    seconds: float = 0.0
     scores: Float32[np.ndarray, "kept"] | None = None
 
 
@@ -211,9 +213,12 @@ def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Rep
         raise WireError(f"'{METRICS}.loss' is not finite ({loss!r})", "not-finite")
     if not isinstance(images, int) or not 0 < images < MOST_IMAGES:
         raise WireError(f"'{METRICS}.images' is {images!r}, not in 1 … {MOST_IMAGES - 1}")
+    seconds = metrics.get("seconds")  # only ever shown, so a claim that makes no sense is none
+    if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
+        seconds = 0.0
     scores = _scores(record, submodel.size) if spec.importance else None
     values = _values(content, CODECS[spec.codec].reply, submodel.size)
-    return Reply(values, loss, images, scores)
+    return Reply(values, loss, images, seconds, scores)
 
 
 def trained(
@@ -256,8 +261,7 @@ def _values(content: RecordDict, encoding: Encoding, size: int) -> NDArray[np.fl
 
 def _scores(record: ConfigRecord, size: int) -> NDArray[np.float32]:
     """Return the decoded scores; a byte for each coordinate is all that is ever decoded."""
-    codes = field_of(record, "importance", bytes)
-    if len(codes) != size:
+    if len(codes := field_of(record, "importance", bytes)) != size:
         raise WireError(f"{len(codes)} bytes of importance for {size} coordinates")
     return decode_scores(codes)
 

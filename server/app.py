@@ -10,7 +10,9 @@ from flwr.serverapp import Grid, ServerApp
 from common.config import RunConfig
 from common.data import load_dataset
 from common.files import atomic_write, write_json
+from server.background import Background
 from server.checkpoint import checkpoints, load_checkpoint, resumable
+from server.fleet import Client
 from server.grid import StreamingGrid
 from server.preflight import preflight
 from server.recorder import Recorder
@@ -78,17 +80,23 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     roster.limits |= {int(partition): Fraction(rate) for partition, rate in limits.items()}
     strategy = CoverageAvg(config, layout, roster, state, NormCheck(config.update_check, rows))
 
+    written: list[Client] = []
+
     def after_round(server_round: int, _: object) -> MetricRecord | None:
-        write_json(run_dir / "fleet.json", roster.record())
+        nonlocal written
+        if roster.fleet() is not written:
+            write_json(run_dir / "fleet.json", roster.record())
+            written = roster.fleet()
         if server_round > 0 or last is None:  # a resumed run has recorded where it starts
-            recorder.record(strategy.state, strategy.report, strategy.round_counts)
+            background.record(strategy.state, strategy.report, strategy.round_counts)
         return None
 
-    strategy.start(
-        grid,
-        strategy.arrays(),
-        num_rounds=config.rounds - state.round,
-        timeout=config.round_timeout,
-        evaluate_fn=after_round,
-    )
+    with Background(recorder) as background:
+        strategy.start(
+            grid,
+            strategy.arrays(),
+            num_rounds=config.rounds - state.round,
+            timeout=config.round_timeout,
+            evaluate_fn=after_round,
+        )
     recorder.summarise(strategy.state)

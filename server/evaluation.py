@@ -36,6 +36,9 @@ LOSS_LEVELS = 8
 LOSS_IMAGES = 256
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 50, 250
 PROJECTIONS = 128
+BATCH = 256
+"""Images that the network is asked for at once: more no longer fit the processor's caches."""
+
 WASSERSTEIN_IMAGES = 256
 
 
@@ -118,7 +121,7 @@ class Evaluator:
         """What `sample` gives the denoiser besides images and times."""
         return {"class_labels": self.class_labels} if self._conditional else {}
 
-    def sample(self, denoiser: Denoiser, batch_size: int | None = None) -> Images:
+    def sample(self, denoiser: Denoiser, batch_size: int = BATCH) -> Images:
         """Images from the fixed noise, clipped to [-1, 1]; (samples, C, H, W).
 
         With `clip`, the image that the denoiser predicts is clipped at every step as well.

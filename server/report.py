@@ -22,6 +22,8 @@ class RoundReport:
         limits: By partition the largest rate since its memory ran out.
         norms: By rate the norms of the updates taken in.
         retries: Attempts before this one.
+        seconds_slowest: The longest that a client says its local steps took; what is left of
+            `seconds_train` is the round's overhead.
     """
 
     asked: int = 0
@@ -42,6 +44,7 @@ class RoundReport:
     bytes_up: int = 0
     seconds_train: float = 0.0
     seconds_aggregate: float = 0.0
+    seconds_slowest: float = 0.0
 
     @property
     def replied(self) -> int:
@@ -94,6 +97,7 @@ class RoundReport:
             "bytes_down": self.bytes_down,
             "seconds_train": self.seconds_train,
             "seconds_aggregate": self.seconds_aggregate,
+            "seconds_slowest": self.seconds_slowest,
         }
 
 

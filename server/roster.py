@@ -52,6 +52,7 @@ class Roster:
         self._online: set[int] = set()
         self._questions: dict[str, int] = {}
         self._queue: dict[int, RollCall] = {}
+        self._fleet: tuple[dict[int, Fraction], list[Client]] | None = None
 
     def start(self, grid: Grid) -> None:
         """Wait until the whole fleet has answered, or as many as a round needs.
@@ -95,6 +96,8 @@ class Roster:
         for partition, (node, _) in self._members.items():
             if (node in online) != (node in self._online):
                 self.events[partition] = "joined" if node in online else "left"
+        if online != self._online:
+            self._fleet = None
         new, self._online = sorted(online - self._online), online
         self._queue = {node: answer for node, answer in self._queue.items() if node in online}
         for node in new:
@@ -130,6 +133,7 @@ class Roster:
                 continue
             del self._queue[node]
             self._members[answer.partition] = node, answer
+            self._fleet = None
             self.events[answer.partition] = "joined"
 
     def _check(self, answer: RollCall) -> None:
@@ -143,11 +147,17 @@ class Roster:
             raise WireError(f"client {answer.partition} has images of {theirs}, the run of {ours}")
 
     def fleet(self) -> list[Client]:
-        """Return every client of the fleet in the order of partitions, absent ones included."""
-        partitions = range(len(self.rates))
-        rates = [self._rate(partition) for partition in partitions]
-        fleet = muster(rates, [self._present(partition) for partition in partitions])
-        return [replace(client, accepts=self._accepts(client.partition)) for client in fleet]
+        """Return every client of the fleet in the order of partitions, absent ones included.
+
+        The same list until something about it changes: a round must not cost what the fleet does.
+        """
+        if self._fleet is None or self._fleet[0] != self.limits:
+            partitions = range(len(self.rates))
+            rates = [self._rate(partition) for partition in partitions]
+            fleet = muster(rates, [self._present(partition) for partition in partitions])
+            fleet = [replace(client, accepts=self._accepts(client.partition)) for client in fleet]
+            self._fleet = dict(self.limits), fleet
+        return self._fleet[1]
 
     def enough(self) -> bool:
         """Say whether as many clients are present as a round needs replies."""

@@ -99,7 +99,10 @@ def join(
     _start([*command, "--node-config", " ".join(words)], _CLIENT, only_print)
 
 
-_CLIENT = {"FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
+_CLIENT = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds; the default waits up to one
+}
 
 
 def _files(folder: Path | None, *names: str) -> list[str]:

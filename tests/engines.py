@@ -37,7 +37,7 @@ TINY: dict[str, Scalar] = {
     "evaluation.samples": 64,
     "evaluation.evaluations": 2,
 }
-TIMES = ("seconds_train", "seconds_aggregate", "seconds_evaluate")
+TIMES = ("seconds_train", "seconds_aggregate", "seconds_evaluate", "seconds_slowest")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="descendants are found in /proc")
 
 

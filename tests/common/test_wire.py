@@ -220,6 +220,14 @@ def test_metrics_out_of_bounds_are_refused(key: str, value: object, reason: str)
     assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize("claim", [-1.0, float("inf"), float("nan"), 3, [1.0]])
+def test_a_claim_of_seconds_that_makes_no_sense_counts_as_none(claim: object) -> None:
+    content = wire.pack_reply(THETA, SPEC, METRICS | {"seconds": 2.5})
+    assert wire.unpack_reply(content, SPEC, FULL).seconds == 2.5
+    content.metric_records["metrics"]["seconds"] = claim  # type: ignore[assignment]
+    assert wire.unpack_reply(content, SPEC, FULL).seconds == 0
+
+
 def test_a_client_without_enough_memory_says_what_it_can_hold() -> None:
     with pytest.raises(wire.TooLargeError) as caught:
         wire.unpack_reply(wire.pack_too_large(FULL.k - 1, SPEC), SPEC, FULL)

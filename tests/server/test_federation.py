@@ -36,7 +36,7 @@ TINY = RunConfig.from_flat(
         "evaluation.evaluations": 2,
     }
 )
-TIMES = ("seconds_train", "seconds_aggregate", "seconds_evaluate")
+TIMES = ("seconds_train", "seconds_aggregate", "seconds_evaluate", "seconds_slowest")
 
 
 def _with(**changes: Any) -> RunConfig:

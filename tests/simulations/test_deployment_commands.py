@@ -69,7 +69,8 @@ def test_serve_and_join_print_flowers_commands(certs: Path) -> None:
         *("--model-rate", "1/2", "--memory", "200", "--print"),
     )
     assert done.exit_code == 0, done.output
-    _, program, *words = shlex.split(done.output)
+    _, interval, program, *words = shlex.split(done.output)
+    assert interval == "FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.1"  # a task waits no second to start
     assert program == "flower-supernode"
     # Flower's own parser reads it.
     args = _parse_args_run_supernode().parse_args(words)
