@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,21 @@ def cache_dir() -> Path:
     return (Path(base).expanduser() / "scorequilt").absolute()
 
 
+PART = ".part"
+"""How the name of a file ends that is still being written; it begins with a dot."""
+
+
+def discard_parts(folder: Path) -> None:
+    """Delete what processes that were killed left half written; nobody may write there now.
+
+    The folder itself and those directly below it are looked at.
+    """
+    for pattern in (f".*{PART}", f"*/.*{PART}"):
+        for part in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
 def atomic_write(path: Path, content: bytes) -> None:
     """Put `content` at `path`: afterwards the file is the old one or the new one, whole.
 
@@ -37,7 +53,7 @@ def atomic_write(path: Path, content: bytes) -> None:
     Raises:
         UserError: the folder cannot be made or written.
     """
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("xb") as file:

@@ -9,9 +9,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.config import RunConfig
 from common.data import load_dataset
-from common.files import atomic_write, write_json
+from common.files import atomic_write, discard_parts, write_json
 from server.checkpoint import checkpoints, load_checkpoint
 from server.grid import StreamingGrid
+from server.lock import only_writer
 from server.preflight import preflight
 from server.recorder import Recorder
 from server.roster import Roster
@@ -30,12 +31,14 @@ def main(grid: Grid, context: Context) -> None:
     """Run the federation; what goes wrong is also left as one line in ``failure.txt``."""
     run_dir = Path(str(context.run_config.get("run-dir") or default_run_dir(context.run_id)))
     run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        config = RunConfig.from_flat(context.run_config)
-        federate(StreamingGrid(grid), config, run_dir)
-    except Exception as error:
-        atomic_write(run_dir / "failure.txt", f"{error}\n".encode())
-        raise
+    with only_writer(run_dir):
+        discard_parts(run_dir)
+        try:
+            config = RunConfig.from_flat(context.run_config)
+            federate(StreamingGrid(grid), config, run_dir)
+        except Exception as error:
+            atomic_write(run_dir / "failure.txt", f"{error}\n".encode())
+            raise
 
 
 def default_run_dir(run_id: int) -> Path:
@@ -64,6 +67,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     if saved:
         state = load_checkpoint(saved[-1], config, layout)
         recorder.history.truncate_after(state.round)
+        recorder.discard_old()
     else:
         channels = recorder.splits.train.image_shape[0]
         theta = starting_weights(config, channels)

@@ -2,7 +2,11 @@
 
 import contextlib
 import json
+import math
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -24,10 +28,12 @@ _MAY_DIFFER = {
 """Keys that a resumed run may change: they do not enter the weights of the rounds already done."""
 
 
-def save_checkpoint(
-    folder: Path, state: ServerState, config: RunConfig, layout: Layout, keep: int = 2
-) -> Path:
-    """Write a round's state to ``round-NNNN.safetensors`` and delete all but the last `keep`."""
+NEWEST = 2
+"""Checkpoints that are kept for their age; the best round's is kept besides."""
+
+
+def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout: Layout) -> Path:
+    """Write a round's state to ``round-NNNN.safetensors``."""
     metadata = {
         "format": str(FORMAT),
         "round": str(state.round),
@@ -48,14 +54,37 @@ def save_checkpoint(
         tensors["anchor"] = state.anchor
     path = folder / f"round-{state.round:04d}.safetensors"
     atomic_write(path, save(tensors, metadata))
-    for old in checkpoints(folder)[:-keep]:
-        old.unlink()
     return path
+
+
+def discard_old(folder: Path, best: int | None) -> None:
+    """Delete all checkpoints but the newest two and that of round `best`."""
+    for path in checkpoints(folder)[:-NEWEST]:
+        if round_of(path) != best:
+            path.unlink()
+
+
+def best_round(rows: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the round of a history whose averaged weights sampled best, None if none was scored.
+
+    That is the least `frechet_ema`, of equal ones the earliest.
+    """
+    scores = {row["round"]: row.get("frechet_ema") for row in rows}
+    known = {round: score for round, score in scores.items() if score is not None}
+    known = {round: score for round, score in known.items() if math.isfinite(score)}
+    return min(known, key=lambda round: (known[round], round), default=None)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return a run's checkpoints, oldest first."""
-    return sorted(folder.glob("round-*.safetensors"))
+    found = folder.glob("round-*.safetensors")
+    return sorted((path for path in found if round_of(path) >= 0), key=round_of)
+
+
+def round_of(path: Path) -> int:
+    """Return the round that a checkpoint's name says, -1 if it says none."""
+    match = re.fullmatch(r"round-([0-9]+)\.safetensors", path.name)
+    return int(match[1]) if match else -1
 
 
 def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerState:

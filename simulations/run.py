@@ -26,6 +26,7 @@ import tomli_w
 
 from common.config import Scalar
 from common.errors import UserError
+from server.lock import is_written
 from simulations.processes import Processes, free_ports, signals_interrupt
 
 APP_FOLDERS = ("common", "server", "client")
@@ -33,6 +34,11 @@ CONNECTION = "private"
 TICK = 0.2
 START_LIMIT = 120.0
 LAST_WORDS = 3.0
+FAREWELL = 15.0
+"""Seconds from when the ServerApp lets go of the run directory until Flower must know its end.
+
+A ServerApp that is killed Flower itself misses after a minute.
+"""
 
 ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -117,20 +123,27 @@ def run_simulation(
             *("flwr", "run", str(home / "app"), CONNECTION, "--stream"),
             *("--run-config", str(home / "run.toml"), "--federation-config", federation),
         )
-        failed_at = 0.0
+        failed_at, written_at = 0.0, 0.0
         while submitted.poll() is None:
             notify("running")
             _check(processes, submitted)
+            if is_written(run_dir):
+                written_at = time.monotonic()
+            elif written_at and time.monotonic() > written_at + FAREWELL:
+                break
             if failure.exists():
                 failed_at = failed_at or time.monotonic()
                 if time.monotonic() > failed_at + LAST_WORDS:
                     break
             time.sleep(TICK)
         notify("running")
+        _check(processes, submitted)
         said = failure.read_text(encoding="utf-8").split("\n")[0] if failure.exists() else ""
         status, details = "failed", ""
-        if submitted.returncode == 0 and not said:
+        if submitted.returncode in (0, None) and not said:
             status, details = _status(environment, home)
+            if submitted.returncode is None and status != "finished:completed":
+                details = "the ServerApp was killed"
         text = _plain(log_path.read_bytes()[begin:])
         if status != "finished:completed":
             reason = said or _last_error(text) or details or f"the run ended as '{status}'"
@@ -202,7 +215,10 @@ def _wait_for_port(port: int, processes: Processes, notify: Callable[[str], None
 def _check(processes: Processes, *may_end: subprocess.Popen[bytes]) -> None:
     for child in processes.ended():
         if child not in may_end:
-            raise RunFailed(f"the engine broke, code {child.returncode}; see log.txt of the run")
+            name = "the SuperLink" if "flower-superlink" in child.args else "Ray"
+            code = child.returncode
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            raise RunFailed(f"the engine broke: {name} {how}; see log.txt of the run")
 
 
 def _status(environment: Mapping[str, str], home: Path) -> tuple[str, str]:
