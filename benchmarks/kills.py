@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,8 @@ from tests.engines import ROOT, alive, descendants, in_process, outcome, tiny, w
 
 VICTIMS = ("ServerApp", "SuperLink", "command", "everything")
 PROGRAMS = {"ServerApp": "flwr-simulation", "SuperLink": "flower-superlink"}
-MOMENTS = ("start-up", "round", "round", "writing", "end")
+MOMENTS = ("start-up", "round", "writing", "round", "end")
+"""When a run is killed, one after the other; then it may end, and another begins."""
 ROUNDS = 12
 SCOREQUILT = "from simulations.cli import main; main()"
 LONGEST = 600.0
@@ -100,7 +101,8 @@ class Attempt:
 
     def said(self) -> list[str]:
         """Return the lines that the command has printed, once it has ended."""
-        said, _ = self.process.communicate()
+        assert self.process.stdout is not None
+        said = self.process.stdout.read()
         return said.decode(errors="replace").splitlines()
 
 
@@ -141,18 +143,17 @@ def await_moment(attempt: Attempt, moment: str, rng: np.random.Generator, pace: 
     if moment == "start-up":
         delay = rng.uniform(0, pace)
         return attempt.wait_until(lambda: time.monotonic() > attempt.started + delay)
-    target = min(ROUNDS, begun + int(rng.integers(1, 5))) if moment != "end" else ROUNDS
-    if begun < ROUNDS and not attempt.wait_until(lambda: done(run_dir) >= target):
+    target = min(ROUNDS - 1, begun + int(rng.integers(1, 4))) if moment != "end" else ROUNDS
+    if not attempt.wait_until(lambda: done(run_dir) >= target):
         return False
-    if moment == "writing" and target < ROUNDS:
+    if moment == "writing":
         folder = run_dir / "checkpoints"
 
         def writes() -> bool:
             return next(folder.glob(".*.part"), None) is not None
 
         return attempt.wait_until(writes, 0)
-    longest = 2 if moment == "round" else pace / 4 if begun < ROUNDS else pace
-    instant = time.monotonic() + rng.uniform(0, longest)
+    instant = time.monotonic() + rng.uniform(0, 2 if moment == "round" else pace / 3)
     return attempt.wait_until(lambda: time.monotonic() > instant)
 
 
@@ -185,11 +186,12 @@ def start_up(folder: Path, file: Path) -> float:
     return seconds
 
 
-def plan(rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Yield victims and moments without end, each pair about as often as any other."""
-    while True:
-        pairs = [(victim, moment) for victim in VICTIMS for moment in MOMENTS]
-        yield from (pairs[i] for i in rng.permutation(len(pairs)))
+def compare(attempt: Attempt, config: RunConfig, expected: dict[str, object]) -> list[str]:
+    """Wait for a run's end and say what of it differs from one that nothing interrupted."""
+    if attempt.process.wait(LONGEST) != 0:
+        return [f"code {attempt.process.returncode}, said {attempt.said()}"]
+    found = outcome(attempt.run_dir, config)
+    return [f"{key} differs" for key in expected if found.get(key) != expected[key]]
 
 
 def main(
@@ -206,21 +208,25 @@ def main(
     file = write_toml(config, folder)
     expected = in_process(config, folder / "uninterrupted")
     rng, pace, number = np.random.default_rng(seed), start_up(folder, file), 1
-    pairs = plan(rng)
+    victims: list[str] = []
     report: list[dict[str, object]] = []
     faults: list[str] = []
-    victim, moment = next(pairs)
-    while True:
-        run_dir = folder / f"run-{number}"
-        attempt = Attempt(run_dir, file)
-        hit = False
-        if len(report) < kills and await_moment(attempt, moment, rng, pace):
+    while len(report) < kills:
+        run_dir, hits = folder / f"run-{number}", 0
+        for moment in [*MOMENTS, None]:
+            attempt = Attempt(run_dir, file)
+            if moment is None or len(report) == kills:
+                break
+            if not await_moment(attempt, moment, rng, pace):
+                break
+            victims = victims or [VICTIMS[i] for i in rng.permutation(len(VICTIMS))]
             instant = time.monotonic() - attempt.started
-            hit = attempt.kill(victim)
-        if hit:
-            where = place(run_dir)
+            if not attempt.kill(victims[-1]):
+                break
+            victim, where = victims.pop(), place(run_dir)
             seconds, wrong = check_end(attempt, victim)
             faults += wrong
+            hits += 1
             report.append(
                 {"kill": len(report) + 1, "run": number, "victim": victim, "instant": instant}
                 | {"where": where, "rounds": done(run_dir), "seconds_to_end": seconds}
@@ -231,24 +237,15 @@ def main(
                 f"{where}; all ended {seconds:.1f} s later {' '.join(wrong)}",
                 flush=True,
             )
-            victim, moment = next(pairs)
-            continue
-        attempt.process.wait(LONGEST)
-        if attempt.process.returncode != 0:
-            faults.append(f"{run_dir.name}: {attempt.said()}")
-        found = outcome(run_dir, config) if attempt.process.returncode == 0 else {}
-        differing = [key for key in expected if found.get(key) != expected[key]]
-        faults += [f"{run_dir.name}: {key} differs" for key in differing]
-        hits = sum(each["run"] == number for each in report)
-        verdict = f"{', '.join(differing)} differ" if differing else "identical in every bit"
+        differing = compare(attempt, config, expected)
+        faults += [f"{run_dir.name}: {each}" for each in differing]
+        verdict = "; ".join(differing) or "identical in every bit"
         print(f"     {run_dir.name}: complete after {hits} kills, {verdict}", flush=True)
-        if len(report) >= kills:
-            break
         number += 1
-    write_json(folder / "kills.json", {"kills": report, "faults": faults, "runs": number})
+    write_json(folder / "kills.json", {"kills": report, "faults": faults, "runs": number - 1})
     for fault in faults:
         print(fault)
-    print(f"{len(report)} kills in {number} runs, {len(faults)} faults")
+    print(f"{len(report)} kills in {number - 1} runs, {len(faults)} faults")
     raise typer.Exit(bool(faults))
 
 

@@ -8,7 +8,13 @@ from functools import lru_cache
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.device import accepted_rate, device_name, free_memory, partition_id
+from client.device import (
+    accepted_rate,
+    device_name,
+    free_memory,
+    own_source,
+    partition_id,
+)
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData, load_partition, own_images
 from common.roll_call import RollCall, StepSeconds, pack_roll_call, unpack_question
@@ -77,9 +83,8 @@ def train(message: Message, context: Context) -> Message:
 
 def _images(config: RunConfig, context: Context) -> ImageData:
     """Return the images this node is configured to hold, or its part of the run's data set."""
-    return _own_images(
-        config, partition_id(context.node_config), str(context.node_config.get("data", ""))
-    )
+    node = context.node_config
+    return _own_images(config, partition_id(node), own_source(config.data, node))
 
 
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round

@@ -82,6 +82,15 @@ class Processes:
         """Return the children that have ended."""
         return [child for child in self._children if child.poll() is not None]
 
+    def runs(self, program: str) -> bool:
+        """Say whether a descendant runs a script of that name; never without /proc."""
+        for pid in self._family({}):
+            with suppress(OSError):
+                words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
+                if any(Path(word).name == program for word in words.split("\0")[:2]):
+                    return True
+        return False
+
     def stop(self) -> None:
         """Ask every child to end, and kill what is left of all descendants after a few seconds."""
         family = self._family(self._marked())

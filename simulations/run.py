@@ -26,7 +26,6 @@ import tomli_w
 
 from common.config import Scalar
 from common.errors import UserError
-from server.lock import is_written
 from simulations.processes import Processes, free_ports, signals_interrupt
 
 APP_FOLDERS = ("common", "server", "client")
@@ -35,10 +34,11 @@ TICK = 0.2
 START_LIMIT = 120.0
 LAST_WORDS = 3.0
 FAREWELL = 15.0
-"""Seconds from when the ServerApp lets go of the run directory until Flower must know its end.
+"""Seconds after its process until Flower must know the ServerApp's end.
 
-A ServerApp that is killed Flower itself misses after a minute.
+Flower itself misses one that was killed after a minute, and not always.
 """
+SERVER_APP = "flwr-simulation"
 
 ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -123,13 +123,13 @@ def run_simulation(
             *("flwr", "run", str(home / "app"), CONNECTION, "--stream"),
             *("--run-config", str(home / "run.toml"), "--federation-config", federation),
         )
-        failed_at, written_at = 0.0, 0.0
+        failed_at, seen_at = 0.0, 0.0
         while submitted.poll() is None:
             notify("running")
             _check(processes, submitted)
-            if is_written(run_dir):
-                written_at = time.monotonic()
-            elif written_at and time.monotonic() > written_at + FAREWELL:
+            if processes.runs(SERVER_APP):
+                seen_at = time.monotonic()
+            elif seen_at and time.monotonic() > seen_at + FAREWELL:
                 break
             if failure.exists():
                 failed_at = failed_at or time.monotonic()
