@@ -33,10 +33,10 @@ BASE: dict[str, Any] = {
     "local-widths": "own",
     "model.widths": "16,32",
     "model.attention": "",
-    "rounds": 12,
+    "rounds": 16,
     "local-steps": 20,
     "batch-size": 16,
-    "learning-rate": 4e-3,
+    "learning-rate": 5e-3,
     "evaluate-every": 100,
     "evaluation.samples": 256,
 }
@@ -44,9 +44,9 @@ CASES: dict[str, tuple[bool, dict[str, Any]]] = {
     "clean, mean": (False, {}),
     "attacked, mean": (True, {}),
     "attacked, trimmed": (True, {"aggregation": "trimmed", "trim": 0.2}),
+    "attacked, reject": (True, {"update-check": "reject"}),
     "attacked, median": (True, {"aggregation": "median"}),
     "attacked, clip": (True, {"update-check": "clip"}),
-    "attacked, reject": (True, {"update-check": "reject"}),
     "attacked, reject and trimmed": (
         True,
         {"update-check": "reject", "aggregation": "trimmed", "trim": 0.2},
