@@ -33,10 +33,10 @@ CONNECTION = "private"
 TICK = 0.2
 START_LIMIT = 120.0
 LAST_WORDS = 3.0
-FAREWELL = 15.0
-"""Seconds after its process until Flower must know the ServerApp's end.
+FAREWELL = 5.0
+"""Seconds after the ServerApp's process in which `flwr run` should end, too.
 
-Flower itself misses one that was killed after a minute, and not always.
+Flower itself misses a ServerApp that was killed after a minute, and not always.
 """
 SERVER_APP = "flwr-simulation"
 
@@ -224,7 +224,7 @@ def _check(processes: Processes, *may_end: subprocess.Popen[bytes]) -> None:
 def _status(environment: Mapping[str, str], home: Path) -> tuple[str, str]:
     """Flower's status of the only run, such as "finished:completed", and what it says about it."""
     command = ["flwr", "ls", CONNECTION, "--format", "json"]
-    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, timeout=60)
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, timeout=120)
     with suppress(ValueError, LookupError):
         run = json.loads(done.stdout[done.stdout.index(b"{") :])["runs"][0]
         return str(run["status"]), str(run["status-details"])
