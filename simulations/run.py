@@ -215,7 +215,8 @@ def _wait_for_port(port: int, processes: Processes, notify: Callable[[str], None
 def _check(processes: Processes, *may_end: subprocess.Popen[bytes]) -> None:
     for child in processes.ended():
         if child not in may_end:
-            name = "the SuperLink" if "flower-superlink" in child.args else "Ray"
+            command = child.args if isinstance(child.args, list) else []
+            name = "the SuperLink" if "flower-superlink" in command else "Ray"
             code = child.returncode
             how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
             raise RunFailed(f"the engine broke: {name} {how}; see log.txt of the run")

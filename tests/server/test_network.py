@@ -17,10 +17,13 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from common.config import RunConfig, parse_fleet
+from common.data import load_dataset, load_partition
 from server.history import Row, read_rows
+from server.recorder import evaluator_for
 from simulations.certificates import make_certificates
 from simulations.run import ENVIRONMENT
-from tests.engines import BIN, ROOT, TINY, as_words, descendants, engine, linux, wait_for
+from tests.engines import BIN, ROOT, as_words, descendants, engine, linux, tiny, wait_for
 
 PORT = 8000
 ROUNDS = 9
@@ -53,6 +56,13 @@ def _ip(*words: str) -> None:
 
 def _server_address(client: int) -> str:
     return f"10.231.{client}.1"
+
+
+def _prepare(config: RunConfig) -> None:
+    """Fill the cache with what every process of the run would otherwise make or wait for."""
+    clients = len(parse_fleet(config.fleet))
+    load_partition(config.data, config.partition, config.partition_alpha, clients, 0, config.seed)
+    evaluator_for(config, load_dataset(config.data))
 
 
 @contextmanager
@@ -117,6 +127,7 @@ def test_a_federation_of_hosts_outlives_its_network(tmp_path: Path, hosts: str) 
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
     run_dir = tmp_path / "run"
+    config = tiny(fleet="1x1 1/2x2", rounds=ROUNDS, evaluate_every=100)
 
     def rows() -> list[Row]:
         return read_rows(run_dir / "history.jsonl")[1:]
@@ -164,6 +175,7 @@ def test_a_federation_of_hosts_outlives_its_network(tmp_path: Path, hosts: str) 
         began = time.monotonic()
         wait_for(registered, 600)
         pace = time.monotonic() - began  # of programs that start on this machine as it is now
+        _prepare(config)
         members = [member(0), member(1)]
         # Whoever got in as client 2 would be asked: nobody else answers for it yet.
         impostor = ("--name", "impostor", "--port", "9100")
@@ -173,16 +185,13 @@ def test_a_federation_of_hosts_outlives_its_network(tmp_path: Path, hosts: str) 
         join(2, "--certs", str(other), "--key", own, *impostor[:3], "9101")
         join(2, "--insecure", *impostor[:3], "9102")
         changes = {
-            **TINY,
-            "fleet": "1x1 1/2x2",
-            "rounds": ROUNDS,
-            "evaluate-every": 100,
+            **config.to_flat(),
             "min-replies": 2,
             # A round waits until a lost client is noticed, so that how many rounds go by meanwhile
             # does not depend on how fast the machine is.
             "close-early": False,
             # Long enough for two clients to answer: the run does not wait longer for the third.
-            "start-timeout": 12 + 4 * pace,
+            "start-timeout": 10 + 5 * pace,
             "round-timeout": 240,
             "run-dir": str(run_dir),
         }
