@@ -26,7 +26,7 @@ def test_a_node_trains_on_the_folder_it_names_whatever_the_run_says(
     assert (answer.partition, answer.examples) == (2, 3)
 
 
-def _asked(node_config: dict[str, str | int], run: RunConfig) -> RollCall:
+def _asked(node_config: dict[str, bool | float | int | str], run: RunConfig) -> RollCall:
     context = Context(
         run_id=1,
         node_id=7,

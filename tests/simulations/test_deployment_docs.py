@@ -56,17 +56,17 @@ def _compose() -> dict[str, Any]:
 def _understood(command: str) -> tuple[str, dict[str, Any]]:
     """Let a program parse a command without carrying it out; return which it is and its values."""
     program, *words = shlex.split(command)
-    parser = typer.main.get_command(PROGRAMS[Path(program).name])
-    context = click.Context(parser, info_name=program)
+    name = Path(program).name
+    parser = typer.main.get_command(PROGRAMS[name])
+    context = click.Context(parser, info_name=name)
     while isinstance(parser, click.Group):
-        name, found, words = parser.resolve_command(context, words)
-        assert name is not None
+        _, found, words = parser.resolve_command(context, words)
         assert found is not None
-        parser = found
+        assert found.name is not None
+        parser, name = found, found.name
         if isinstance(parser, click.Group):
             context = click.Context(parser, parent=context, info_name=name)
-    context = parser.make_context(name, words, parent=context)
-    return name, context.params
+    return name, parser.make_context(name, words, parent=context).params
 
 
 def test_the_page_and_the_examples_have_the_commands_that_a_reader_follows() -> None:
