@@ -26,7 +26,7 @@ from simulations.run import ENVIRONMENT
 from tests.engines import BIN, ROOT, as_words, descendants, engine, linux, tiny, wait_for
 
 PORT = 8000
-ROUNDS = 9
+ROUNDS = 10
 CLIENTS = 3
 SCOREQUILT = "from simulations.cli import main; main()"
 DEVICE = """

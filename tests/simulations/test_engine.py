@@ -93,7 +93,9 @@ def test_a_run_killed_in_part_or_as_a_whole_ends_and_resumes_to_the_bits_of_one_
         def started(*words: str) -> tuple[subprocess.Popen[bytes], dict[int, str]]:
             begun = max(_rounds(run_dir), default=0)
             run = _start(processes, *words, "--quiet")
-            wait_for(lambda: run.poll() is not None or max(_rounds(run_dir), default=0) > begun)
+            wait_for(
+                lambda: run.poll() is not None or max(_rounds(run_dir), default=0) > begun, 500
+            )
             assert run.poll() is None
             return run, descendants(run.pid)
 
