@@ -2,9 +2,10 @@
 
 Ten clients on digits, five with the full width and five with half of it. In the attacked cases one
 of each kind is hostile: the first sends its update with the sign flipped, the other noise. The real
-server and clients run in one process. Writes `byzantine.json` to FOLDER.
+server and clients run in one process. Writes `byzantine.json` and `byzantine.png` to FOLDER.
 """
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 from flwr.supercore.task_identity import TaskIdentity
+from matplotlib.figure import Figure
 
 from common.config import RunConfig
 from common.files import write_json
 from common.wire import VALUES, WEIGHTS
 from server.app import federate
 from server.history import read_rows
+from simulations.plots import save_figure
 from tests.local_grid import LocalGrid
 
 FLIPPED, NOISY = 0, 5
@@ -27,9 +30,13 @@ NOISE = 0.1
 
 BASE: dict[str, Any] = {
     "fleet": "1x5 1/2x5",
-    "rounds": 8,
+    "local-widths": "own",
+    "model.widths": "16,32",
+    "model.attention": "",
+    "rounds": 16,
     "local-steps": 20,
-    "batch-size": 32,
+    "batch-size": 16,
+    "learning-rate": 5e-3,
     "evaluate-every": 100,
     "evaluation.samples": 256,
 }
@@ -37,9 +44,16 @@ CASES: dict[str, tuple[bool, dict[str, Any]]] = {
     "clean, mean": (False, {}),
     "attacked, mean": (True, {}),
     "attacked, trimmed": (True, {"aggregation": "trimmed", "trim": 0.2}),
-    "attacked, median": (True, {"aggregation": "median"}),
     "attacked, reject": (True, {"update-check": "reject"}),
+    "attacked, median": (True, {"aggregation": "median"}),
+    "attacked, clip": (True, {"update-check": "clip"}),
+    "attacked, reject and trimmed": (
+        True,
+        {"update-check": "reject", "aggregation": "trimmed", "trim": 0.2},
+    ),
 }
+PROMISED = 1.5
+"""How far from the clean run, as a factor, the robust options may end."""
 
 
 def attacked(config: RunConfig) -> LocalGrid:
@@ -64,23 +78,55 @@ def attacked(config: RunConfig) -> LocalGrid:
     return grid
 
 
+def draw(results: dict[str, dict[str, float]], path: Path) -> None:
+    """Draw every case's distance as a bar, on a logarithmic axis, and what was promised."""
+    figure = Figure(figsize=(7, 0.4 * len(results) + 1), layout="constrained")
+    axes = figure.subplots()
+    clean = results["clean, mean"]["frechet_ema"]
+    for place, row in enumerate(results.values()):
+        good = row["frechet_ema"] <= PROMISED * clean
+        axes.barh(place, row["frechet_ema"], color="C0" if good else "C1")
+        text = f" {row['frechet_ema']:.3g} ({row['against_clean']:.2f} x clean)"
+        axes.text(row["frechet_ema"], place, text, va="center")
+    axes.axvline(PROMISED * clean, color="0.4", ls="--", lw=1, label=f"{PROMISED:g} x clean")
+    axes.axvline(results["clean, mean"]["frechet_noise"], color="0.4", lw=1, label="pure noise")
+    axes.set_yticks(range(len(results)), list(results))
+    axes.invert_yaxis()
+    longest = max(row["frechet_ema"] for row in results.values())
+    noise = results["clean, mean"]["frechet_noise"]
+    axes.set(xscale="log", xlabel="Fréchet classifier distance", xlim=(clean / 2, None))
+    axes.set_xlim(right=6 * max(longest, noise))
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="upper right")
+    save_figure(figure, path)
+
+
 def main(folder: Path) -> None:
-    """Run every case and print its final Fréchet distance, as such and against the clean run."""
+    """Run every case that has not run yet and print how far its samples are from real images."""
     logging.disable(logging.CRITICAL)
     for name in ("_run_id", "_node_id", "_task_id"):
         setattr(TaskIdentity, name, 1)  # Flower makes messages only in a process that has a run
     results: dict[str, dict[str, float]] = {}
     for case, (hostile, changes) in CASES.items():
         config = RunConfig.from_flat({**BASE, **changes})
-        run_dir = folder / case.replace(", ", "-")
-        grid = attacked(config) if hostile else LocalGrid(config)
-        federate(grid, config, run_dir)
-        row = read_rows(run_dir / "history.jsonl")[-1]
-        distance = row["frechet_ema"]
+        run_dir = folder / case.replace(", ", "-").replace(" ", "-")
+        if not (run_dir / "summary.json").exists():
+            federate(attacked(config) if hostile else LocalGrid(config), config, run_dir)
+        distance = read_rows(run_dir / "history.jsonl")[-1]["frechet_ema"]
         clean = results.get("clean, mean", {}).get("frechet_ema", distance)
-        results[case] = {"frechet_ema": distance, "against_clean": distance / clean}
-        print(f"{case}: {distance:.4g}, {distance / clean:.2f} of clean", flush=True)
-    write_json(folder / "byzantine.json", results)
+        noise = json.loads((run_dir / "summary.json").read_text())["frechet_noise"]
+        results[case] = {
+            "frechet_ema": distance,
+            "against_clean": distance / clean,
+            "frechet_noise": noise,
+        }
+        print(
+            f"{case}: {distance:.4g}, {distance / clean:.2f} of clean, {distance / noise:.1%} of "
+            "pure noise",
+            flush=True,
+        )
+        write_json(folder / "byzantine.json", results)
+    draw(results, folder / "byzantine.png")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,13 @@ from flwr.clientapp import ClientApp
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from client.device import accepted_rate, device_name, free_memory, partition_id
+from client.device import (
+    accepted_rate,
+    device_name,
+    free_memory,
+    own_source,
+    partition_id,
+)
 from common.codecs import CODECS, quantise_with_feedback, residual_counts
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData, load_partition, own_images
@@ -118,9 +124,8 @@ def _encoded(
 
 def _images(config: RunConfig, context: Context) -> ImageData:
     """Return the images this node is configured to hold, or its part of the run's data set."""
-    return _own_images(
-        config, partition_id(context.node_config), str(context.node_config.get("data", ""))
-    )
+    node = context.node_config
+    return _own_images(config, partition_id(node), own_source(config.data, node))
 
 
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round

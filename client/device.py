@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from common.config import RunConfig
+from common.data import OWN
 from common.errors import UserError
 from common.roll_call import LONGEST_NAME
 
@@ -25,6 +26,27 @@ def device_name(node: NodeConfig) -> str:
     """Return the device's name, as far as it can be printed."""
     name = str(node.get("device-name", ""))
     return "".join(letter for letter in name if letter.isprintable())[:LONGEST_NAME]
+
+
+def own_source(data: str, node: NodeConfig) -> str:
+    """Return where a node's own images are, empty if it takes its part of the run's data set.
+
+    Of what lies on a device only its owner decides: a folder or file that just the run names is not
+    read, unless the node is a simulated one, whose machine is that of whoever runs it.
+
+    Args:
+        data: The run's `data`.
+        node: The node's configuration; Flower's simulation sets `num-partitions` in it.
+
+    Raises:
+        UserError: The run's `data` are files and the node names none.
+    """
+    own = str(node.get("data", ""))
+    if not own and data.startswith(OWN) and "num-partitions" not in node:
+        raise UserError(
+            f"data: this node reads {data} only if its own configuration names it; join with --data"
+        )
+    return own
 
 
 def accepted_rate(config: RunConfig, shape: tuple[int, int, int], node: NodeConfig) -> Fraction:

@@ -178,7 +178,7 @@ def _write(path: Path, class_name: str, options: dict[str, Any]) -> None:
 def _replacing(folder: Path) -> Iterator[Path]:
     """Give a new folder, which takes the place of `folder` once everything is in it."""
     token = uuid.uuid4().hex
-    new, old = (folder.with_name(f".{folder.name}.{token}.{end}") for end in ("part", "old"))
+    new, old = (folder.with_name(f".{folder.name}.{token}.{end}") for end in ("part", "old.part"))
     try:
         foreign = {entry.name for entry in folder.iterdir()} - _OURS if folder.exists() else set()
         if foreign:

@@ -6,6 +6,8 @@ import io
 import json
 import math
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +30,22 @@ def cache_dir() -> Path:
     return (Path(base).expanduser() / "scorequilt").absolute()
 
 
+LONGEST_STEM = 64
+PART = ".part"
+"""How the name of a file ends that is still being written; it begins with a dot."""
+
+
+def discard_parts(folder: Path) -> None:
+    """Delete what processes that were killed left half written; nobody may write there now.
+
+    The folder itself and those directly below it are looked at.
+    """
+    for pattern in (f".*{PART}", f"*/.*{PART}"):
+        for part in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
 def atomic_write(path: Path, content: bytes) -> None:
     """Put `content` at `path`: afterwards the file is the old one or the new one, whole.
 
@@ -37,7 +55,7 @@ def atomic_write(path: Path, content: bytes) -> None:
     Raises:
         UserError: the folder cannot be made or written.
     """
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("xb") as file:
@@ -87,7 +105,8 @@ def cached_arrays(
     """The arrays of `build()`, from `cache_dir()` where they have been built before.
 
     Args:
-        stem: what the file is called, before a hash of `key`.
+        stem: what the file is called, before a hash of `key`; characters that could lead out of the
+            cache folder are replaced.
         key: everything that determines the arrays, library versions included; values with a repr
             that does not change between processes.
         build: called where there is no such file, or none that can be read.
@@ -96,6 +115,7 @@ def cached_arrays(
         UserError: the cache folder cannot be written.
     """
     digest = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:LONGEST_STEM]
     path = cache_dir() / f"{stem}-{digest[:16]}.npz"
     # A damaged file is as good as none, and what reading it raises depends on which byte is wrong.
     # (opened here because np.load leaves a file that it cannot read open)

@@ -9,11 +9,13 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.config import RunConfig
 from common.data import load_dataset
-from common.files import atomic_write, write_json
+from common.errors import UserError
+from common.files import atomic_write, discard_parts, write_json
 from server.background import Background
 from server.checkpoint import checkpoints, load_checkpoint, resumable
 from server.fleet import Client
 from server.grid import StreamingGrid
+from server.lock import only_writer
 from server.preflight import preflight
 from server.recorder import Recorder
 from server.roster import Roster
@@ -30,19 +32,46 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation; what goes wrong is also left as one line in ``failure.txt``."""
-    run_dir = Path(str(context.run_config.get("run-dir") or default_run_dir(context.run_id)))
-    run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        config = RunConfig.from_flat(context.run_config)
-        federate(StreamingGrid(grid), config, run_dir)
-    except Exception as error:
-        atomic_write(run_dir / "failure.txt", f"{error}\n".encode())
-        raise
+    run_dir = own_folder(str(context.run_config.get("run-dir") or default_run_dir(context.run_id)))
+    with only_writer(run_dir):
+        try:
+            config = RunConfig.from_flat(context.run_config)
+            federate(StreamingGrid(grid), config, run_dir)
+        except Exception as error:
+            atomic_write(run_dir / "failure.txt", f"{error}\n".encode())
+            raise
 
 
 def default_run_dir(run_id: int) -> Path:
     """Return where a run goes that was started without a run directory, as by a bare `flwr run`."""
     return Path.home() / "scorequilt-runs" / str(run_id)
+
+
+def own_folder(text: str) -> Path:
+    """Make a run directory below which everything stays that is written there.
+
+    Args:
+        text: Its absolute path; the directory itself may be reached over links.
+
+    Raises:
+        UserError: The path is relative, cannot be made, or something in the directory is a link,
+            through which writing would leave it.
+    """
+    path = Path(text)
+    if not path.is_absolute():
+        raise UserError(f"run-dir: {text!r} must be absolute, since apps run in a folder apart")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        run_dir = path.resolve()
+        links = [each for each in run_dir.rglob("*") if each.is_symlink()]
+    except (OSError, ValueError) as error:  # a NUL in it is a ValueError
+        raise UserError(f"run-dir: cannot make {text!r} ({error})") from None
+    if links:
+        raise UserError(
+            f"run-dir: {links[0]} is a link, and what a run writes stays in its directory; choose "
+            "another run-dir"
+        )
+    return run_dir
 
 
 def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
@@ -57,6 +86,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         UserError: The configuration does not fit the data, the model or the nodes.
         NoUsableReplyError: Too few clients of a round returned a usable update.
     """
+    discard_parts(run_dir)
     saved = checkpoints(run_dir / "checkpoints")
     last = resumable(saved, config)
     layout = preflight(config, resumed=last is not None)
@@ -69,6 +99,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         for later in saved[saved.index(last) + 1 :]:  # whose rounds are done again
             later.unlink()
         recorder.history.truncate_after(state.round)
+        recorder.discard_old()
     else:
         channels = recorder.splits.train.image_shape[0]
         theta = starting_weights(config, channels)

@@ -2,8 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -26,13 +29,12 @@ _MAY_DIFFER = {
 """Keys that a resumed run may change: they do not enter the weights of the rounds already done."""
 
 
-def save_checkpoint(
-    folder: Path, state: ServerState, config: RunConfig, layout: Layout, keep: int = 2
-) -> Path:
-    """Write a round's state to ``round-NNNN.safetensors`` and delete older ones.
+NEWEST = 2
+"""Checkpoints that are kept for their age; the best round's is kept besides."""
 
-    The last `keep` stay, and that from which a run could go on (`resumable`).
-    """
+
+def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout: Layout) -> Path:
+    """Write a round's state to ``round-NNNN.safetensors``."""
     metadata = {
         "format": str(FORMAT),
         "round": str(state.round),
@@ -55,15 +57,39 @@ def save_checkpoint(
         tensors["scores"] = state.scores
     path = folder / f"round-{state.round:04d}.safetensors"
     atomic_write(path, save(tensors, metadata))
-    saved = checkpoints(folder)
-    for old in set(saved[:-keep]) - set(_resumable(saved, config)[-1:]):
-        old.unlink()
     return path
+
+
+def discard_old(folder: Path, config: RunConfig, best: int | None) -> None:
+    """Delete all checkpoints but the newest two, that of round `best` and the `resumable` one."""
+    saved = checkpoints(folder)
+    kept = {*saved[-NEWEST:], *_resumable(saved, config)[-1:]}
+    for path in saved:
+        if path not in kept and round_of(path) != best:
+            path.unlink()
+
+
+def best_round(rows: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the round of a history whose averaged weights sampled best, None if none was scored.
+
+    That is the least `frechet_ema`, of equal ones the earliest.
+    """
+    scores = {row["round"]: row.get("frechet_ema") for row in rows}
+    known = {round: score for round, score in scores.items() if score is not None}
+    known = {round: score for round, score in known.items() if math.isfinite(score)}
+    return min(known, key=lambda round: (known[round], round), default=None)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return a run's checkpoints, oldest first."""
-    return sorted(folder.glob("round-*.safetensors"))
+    found = folder.glob("round-*.safetensors")
+    return sorted((path for path in found if round_of(path) >= 0), key=round_of)
+
+
+def round_of(path: Path) -> int:
+    """Return the round that a checkpoint's name says, -1 if it says none."""
+    match = re.fullmatch(r"round-([0-9]+)\.safetensors", path.name)
+    return int(match[1]) if match else -1
 
 
 def resumable(saved: Sequence[Path], config: RunConfig) -> Path | None:
@@ -79,7 +105,7 @@ def resumable(saved: Sequence[Path], config: RunConfig) -> Path | None:
     Raises:
         UserError: There are checkpoints, but none of the end of a stretch.
     """
-    if not saved or _round(saved[-1]) >= config.rounds:
+    if not saved or round_of(saved[-1]) >= config.rounds:
         return saved[-1] if saved else None
     ends = _resumable(saved, config)
     if not ends:
@@ -92,11 +118,7 @@ def resumable(saved: Sequence[Path], config: RunConfig) -> Path | None:
 
 def _resumable(saved: Sequence[Path], config: RunConfig) -> list[Path]:
     stretch = STRETCH if CODECS[config.codec].feedback else 1
-    return [path for path in saved if _round(path) % stretch == 0]
-
-
-def _round(path: Path) -> int:
-    return int(path.stem.removeprefix("round-"))
+    return [path for path in saved if round_of(path) % stretch == 0]
 
 
 def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerState:

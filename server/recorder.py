@@ -1,7 +1,8 @@
 """What is written after each round: samples, scores, one row of history, a checkpoint.
 
 The order is fixed: samples, then the history's row, then the checkpoint, which makes the round
-complete. A run that resumes drops rows after its checkpoint and writes them again, the same.
+complete, and only then older checkpoints go. A run that resumes drops rows after its checkpoint and
+writes them again, the same.
 """
 
 import math
@@ -28,7 +29,7 @@ from common.process import CLOCKS, Denoiser
 from common.samplers import SAMPLERS
 from common.seeding import SERVER, rng_for
 from common.submodel import Layout, Submodel, full_submodel
-from server.checkpoint import save_checkpoint
+from server.checkpoint import best_round, discard_old, save_checkpoint
 from server.coverage_report import by_layer, course_summary, round_summary
 from server.evaluation import Evaluator
 from server.file_features import FileFeatures
@@ -106,6 +107,11 @@ class Recorder:
             )
             write_json(self.run_dir / "coverage.json", table)
         save_checkpoint(self.run_dir / "checkpoints", state, self.config, self.layout)
+        self.discard_old()
+
+    def discard_old(self) -> None:
+        """Delete the checkpoints that nobody goes on from: neither the newest nor the best."""
+        discard_old(self.run_dir / "checkpoints", self.config, best_round(self.history.rows()))
 
     def cost(self, state: ServerState) -> str:
         """Say what evaluating the rest of the run will take, from one batch that is timed now."""
@@ -193,6 +199,7 @@ class Recorder:
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / "final.png")
         summary = {
             "rounds": state.round,
+            "best_round": best_round(self.history.rows()),
             "best_rate": best,
             "best_half_life": half_life,
             "frechet_ema": widths[best]["frechet_ema"],

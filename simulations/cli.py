@@ -34,6 +34,10 @@ app = typer.Typer(
 )
 app.add_typer(theory, name="theory")
 Run = Annotated[str, typer.Argument(help="A run directory, or its name below runs/.")]
+Round = Annotated[
+    str | None,
+    typer.Option("--round", metavar="N|best", help="A kept checkpoint's; default the last."),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -67,6 +71,8 @@ def run(
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
     from common.config import parse_fleet
+    from server.checkpoint import checkpoints
+    from server.lock import only_writer
     from server.preflight import preflight
     from simulations.experiments import load_config
 
@@ -75,8 +81,10 @@ def run(
         if source is not None or run_dir is not None:
             raise UserError("--resume goes on in the run's own directory: give no preset or folder")
         target = find_run(resume)
+        with only_writer(target):  # what a killed run has left may need some seconds to end
+            pass
         config = load_config(str(target / "config.toml"), changes)
-        preflight(config, resumed=(target / "checkpoints").is_dir())
+        preflight(config, resumed=bool(checkpoints(target / "checkpoints")))
     else:
         if run_dir is not None:
             changes.append(f"run-dir={run_dir.absolute()}")
@@ -91,8 +99,9 @@ def run(
     from rich.console import Console
 
     from simulations.progress import Progress
-    from simulations.run import run_simulation
+    from simulations.run import RunFailed, run_simulation
 
+    resuming = f"go on with: scorequilt run --resume {target}"
     progress = Progress(target / "history.jsonl", config.rounds, Console(stderr=True), quiet)
     try:
         with progress:
@@ -100,8 +109,10 @@ def run(
                 config.to_flat(), len(parse_fleet(config.fleet)), PROJECT, target, progress.update
             )
     except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with: scorequilt run --resume {target}", err=True)
+        typer.echo(f"stopped; {resuming}", err=True)
         raise typer.Exit(130) from None
+    except RunFailed as error:
+        raise UserError(f"{error}; {resuming}") from None
     _deliver(target)
     typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
 
@@ -160,6 +171,7 @@ def sample(
     guidance: Annotated[
         float | None, typer.Option(help="Weight of classifier-free guidance; default the run's.")
     ] = None,
+    round: Round = None,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
     raw: Annotated[bool, typer.Option("--raw", help="Last weights, not averaged ones.")] = False,
     out: Annotated[Path | None, typer.Option(help="A PNG file; default in the run.")] = None,
@@ -179,7 +191,7 @@ def sample(
         line = sample_run(
             folder, count, sampler, evaluations, rate, class_label, guidance, seed, out, raw,
             lambda done, total: bar.update(task, completed=done, total=total),
-            steps,
+            steps, round,
         )  # fmt: skip
     typer.echo(line)
 
@@ -224,6 +236,7 @@ def evaluate(
     rate: Annotated[
         str | None, typer.Option(help="Width, such as 1/2; default the one that samples best.")
     ] = None,
+    round: Round = None,
     full: Annotated[bool, typer.Option("--full", help="Bits per value, too.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Last weights, not averaged ones.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No tables.")] = False,
@@ -234,7 +247,7 @@ def evaluate(
 
     from simulations.evaluate import evaluate_run, tables
 
-    result = evaluate_run(folder, rate, full, raw)
+    result = evaluate_run(folder, rate, full, raw, round)
     if not quiet:
         Console().print(*tables(result), sep="\n")
     typer.echo(folder / "evaluation.json")
@@ -244,12 +257,13 @@ def evaluate(
 def export(
     run: Run,
     out: Annotated[Path | None, typer.Option(help="A folder; default RUN/model.")] = None,
+    round: Round = None,
 ) -> None:
     """Write a run's averaged weights as a model that opens in diffusers."""
     folder = find_run(run)
     from simulations.products import export_run
 
-    typer.echo(export_run(folder, out))
+    typer.echo(export_run(folder, out, round))
 
 
 def main() -> None:

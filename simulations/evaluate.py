@@ -23,9 +23,13 @@ SHOWN = 12
 
 
 def evaluate_run(
-    run_dir: Path, rate: str | None = None, full: bool = False, raw: bool = False
+    run_dir: Path,
+    rate: str | None = None,
+    full: bool = False,
+    raw: bool = False,
+    round: str | None = None,
 ) -> dict[str, Any]:
-    """Sample a run's newest weights as the run itself does and write every score of them.
+    """Sample a run's weights as the run itself does and write every score of them.
 
     The same call on the same checkpoint gives the same numbers. It also draws `plots/nearest.png`,
     samples and held-out images above the training images that are nearest to them.
@@ -34,7 +38,8 @@ def evaluate_run(
         run_dir: The run directory.
         rate: Model rate of the width to judge; None takes the summary's best, else the full width.
         full: Bits per value as well, which takes longer than everything else together.
-        raw: Judge the last round's weights, not their moving average.
+        raw: Judge the round's own weights, not their moving average.
+        round: A round as in `read_trained_run`; None is the last.
 
     Returns:
         What `evaluation.json` in the run then holds: what was judged, the keys of
@@ -44,7 +49,7 @@ def evaluate_run(
     Raises:
         UserError: The run cannot be read, or the rate does not fit its model.
     """
-    run = read_trained_run(run_dir)
+    run = read_trained_run(run_dir, round)
     config = run.config
     chosen = parse_rate(run.summary.get("best_rate", "1") if rate is None else rate)
     theta, which = averaged_weights(run, chosen)

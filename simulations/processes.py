@@ -1,7 +1,8 @@
 """Child processes with everything they start in turn, stopped together.
 
 Flower puts its own children into new sessions, so killing a process group is not enough: we follow
-parents to children. Only what descends from a process started here is ever signalled.
+parents to children, and orphans by a variable that they inherit. Only what descends from a process
+started here is ever signalled.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import IO
 
 GRACE = 4.0
 PROC = Path("/proc")
+MARK = "SCOREQUILT_ENGINE"
+"""The variable by which we know descendants whose parents have died."""
 
 # Linux sends the child SIGTERM when we die without a chance to stop it; the setting outlives exec.
 _TIE_TO_PARENT = (
@@ -41,7 +45,8 @@ class Processes:
     """
 
     def __init__(self, environment: Mapping[str, str], folder: Path, log: IO[bytes]) -> None:
-        self._environment = dict(environment)
+        self._mark = f"{MARK}={uuid.uuid4().hex}"
+        self._environment = {**environment, MARK: self._mark.partition("=")[2]}
         self._folder = folder
         self._log = log
         self._children: list[subprocess.Popen[bytes]] = []
@@ -77,9 +82,18 @@ class Processes:
         """Return the children that have ended."""
         return [child for child in self._children if child.poll() is not None]
 
+    def runs(self, program: str) -> bool:
+        """Say whether a descendant runs a script of that name; never without /proc."""
+        for pid in self._family({}):
+            with suppress(OSError):
+                words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
+                if any(Path(word).name == program for word in words.split("\0")[:2]):
+                    return True
+        return False
+
     def stop(self) -> None:
         """Ask every child to end, and kill what is left of all descendants after a few seconds."""
-        family = self._family({})
+        family = self._family(self._marked())
         for child in self._children:
             if child.poll() is None:
                 child.terminate()
@@ -93,8 +107,18 @@ class Processes:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
-            family |= self._family(left)
+            family |= self._family(self._marked() | left)
         self._children.clear()
+
+    def _marked(self) -> dict[int, str]:
+        """The processes that inherited our mark, with when each was started."""
+        mark, table = self._mark.encode(), _table()
+        found = {}
+        for pid, (_, start) in table.items():
+            with suppress(OSError):
+                if mark in (PROC / str(pid) / "environ").read_bytes().split(b"\0"):
+                    found[pid] = start
+        return found
 
     def _family(self, known: Mapping[int, str]) -> dict[int, str]:
         """The living children, `known` and all their descendants, with when each was started."""

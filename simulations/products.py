@@ -22,7 +22,8 @@ from common.samplers import SAMPLERS, sample
 from common.seeding import SERVER, rng_for, torch_generator
 from common.submodel import Layout, full_submodel, narrowed
 from common.unet import layout_of
-from server.checkpoint import checkpoints, load_checkpoint
+from server.checkpoint import best_round, checkpoints, load_checkpoint, round_of
+from server.history import read_rows
 from server.pictures import save_grid
 from server.state import ServerState
 from simulations.experiments import load_config
@@ -33,12 +34,12 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run's newest checkpoint and what is needed to use it.
+    """One of a run's checkpoints and what is needed to use it.
 
     Attributes:
         config: The run's configuration.
         layout: The full model's layout.
-        state: The state after the last complete round.
+        state: The state after a round.
         train: The training images.
         summary: What `summary.json` says, empty before the run's end.
     """
@@ -50,11 +51,17 @@ class TrainedRun:
     summary: dict[str, Any]
 
 
-def read_trained_run(run_dir: Path) -> TrainedRun:
+def read_trained_run(run_dir: Path, round: str | None = None) -> TrainedRun:
     """Read a run directory, finished or not.
 
+    Args:
+        run_dir: The run directory.
+        round: A round whose checkpoint is kept, as a number or as ``best``, the one whose averaged
+            weights sampled best; None is the last complete one.
+
     Raises:
-        UserError: It is not a run directory, has no checkpoint yet, or a file in it is damaged.
+        UserError: It is not a run directory, has no checkpoint yet or none of this round, or a file
+            in it is damaged.
     """
     if not (run_dir / "config.toml").is_file():
         raise UserError(f"{run_dir}: not a run directory (it has no config.toml)")
@@ -64,13 +71,27 @@ def read_trained_run(run_dir: Path) -> TrainedRun:
         raise UserError(f"{run_dir}: no checkpoint yet; wait for the first round to complete")
     train = load_dataset(config.data, config.shape).train
     layout = layout_of(config.model, train.image_shape[0])
-    state = load_checkpoint(found[-1], config, layout)
+    state = load_checkpoint(_of_round(run_dir, found, round), config, layout)
     path = run_dir / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     return TrainedRun(config, layout, state, train, summary)
+
+
+def _of_round(run_dir: Path, found: list[Path], round: str | None) -> Path:
+    """Return the checkpoint of a round, the newest if none is named."""
+    if round is None:
+        return found[-1]
+    wanted = str(best_round(read_rows(run_dir / "history.jsonl"))) if round == "best" else round
+    kept = {str(round_of(path)): path for path in found}
+    if wanted not in kept:
+        which = f"best, which is {wanted}," if round == "best" else wanted
+        raise UserError(
+            f"round: {run_dir} has no checkpoint of round {which} but of {', '.join(kept)}"
+        )
+    return kept[wanted]
 
 
 def sample_run(
@@ -86,6 +107,7 @@ def sample_run(
     raw: bool = False,
     progress: Callable[[int, int], None] | None = None,
     steps: int | None = None,
+    round: str | None = None,
 ) -> str:
     """Sample images from a run's weights and write them as one picture.
 
@@ -105,6 +127,7 @@ def sample_run(
             the one that the summary found best at this width, before the run's end the first.
         progress: Called with the network's calls done and in total.
         steps: The sampler's steps, at least 1, in place of `evaluations`.
+        round: As in `read_trained_run`.
 
     Returns:
         A line that says what was written where.
@@ -119,7 +142,7 @@ def sample_run(
             raise UserError(f"{key}: must be at least {minimum}, not {value}")
     if steps is not None and evaluations is not None:
         raise UserError("steps: say these or evaluations, not both")
-    run = read_trained_run(run_dir)
+    run = read_trained_run(run_dir, round)
     sampler = sampler or run.config.evaluation.sampler
     if sampler not in SAMPLERS:
         raise UserError(f"sampler: '{sampler}' is not one of {', '.join(SAMPLERS)}")
@@ -143,12 +166,13 @@ def sample_run(
     )
 
 
-def export_run(run_dir: Path, out: Path | None = None) -> str:
+def export_run(run_dir: Path, out: Path | None = None, round: str | None = None) -> str:
     """Write the averaged weights, at full width, as a folder that diffusers opens.
 
     Args:
         run_dir: The run directory.
         out: The folder; ``model`` in the run if None. An earlier export there is replaced.
+        round: As in `read_trained_run`.
 
     Returns:
         Lines that say what was written where, and what to know about it.
@@ -156,7 +180,7 @@ def export_run(run_dir: Path, out: Path | None = None) -> str:
     Raises:
         UserError: The run cannot be read, or the folder not written or holding something else.
     """
-    run = read_trained_run(run_dir)
+    run = read_trained_run(run_dir, round)
     out = out or run_dir / "model"
     channels, height, width = run.train.image_shape
     size = height if height == width else (height, width)

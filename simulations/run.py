@@ -33,6 +33,12 @@ CONNECTION = "private"
 TICK = 0.2
 START_LIMIT = 120.0
 LAST_WORDS = 3.0
+FAREWELL = 5.0
+"""Seconds after the ServerApp's process in which `flwr run` should end, too.
+
+Flower itself misses a ServerApp that was killed after a minute, and not always.
+"""
+SERVER_APP = "flwr-simulation"
 
 ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -117,20 +123,27 @@ def run_simulation(
             *("flwr", "run", str(home / "app"), CONNECTION, "--stream"),
             *("--run-config", str(home / "run.toml"), "--federation-config", federation),
         )
-        failed_at = 0.0
+        failed_at, seen_at = 0.0, 0.0
         while submitted.poll() is None:
             notify("running")
             _check(processes, submitted)
+            if processes.runs(SERVER_APP):
+                seen_at = time.monotonic()
+            elif seen_at and time.monotonic() > seen_at + FAREWELL:
+                break
             if failure.exists():
                 failed_at = failed_at or time.monotonic()
                 if time.monotonic() > failed_at + LAST_WORDS:
                     break
             time.sleep(TICK)
         notify("running")
+        _check(processes, submitted)
         said = failure.read_text(encoding="utf-8").split("\n")[0] if failure.exists() else ""
         status, details = "failed", ""
-        if submitted.returncode == 0 and not said:
+        if submitted.returncode in (0, None) and not said:
             status, details = _status(environment, home)
+            if submitted.returncode is None and status != "finished:completed":
+                details = "the ServerApp was killed"
         text = _plain(log_path.read_bytes()[begin:])
         if status != "finished:completed":
             reason = said or _last_error(text) or details or f"the run ended as '{status}'"
@@ -202,13 +215,17 @@ def _wait_for_port(port: int, processes: Processes, notify: Callable[[str], None
 def _check(processes: Processes, *may_end: subprocess.Popen[bytes]) -> None:
     for child in processes.ended():
         if child not in may_end:
-            raise RunFailed(f"the engine broke, code {child.returncode}; see log.txt of the run")
+            command = child.args if isinstance(child.args, list) else []
+            name = "the SuperLink" if "flower-superlink" in command else "Ray"
+            code = child.returncode
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            raise RunFailed(f"the engine broke: {name} {how}; see log.txt of the run")
 
 
 def _status(environment: Mapping[str, str], home: Path) -> tuple[str, str]:
     """Flower's status of the only run, such as "finished:completed", and what it says about it."""
     command = ["flwr", "ls", CONNECTION, "--format", "json"]
-    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, timeout=60)
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, timeout=120)
     with suppress(ValueError, LookupError):
         run = json.loads(done.stdout[done.stdout.index(b"{") :])["runs"][0]
         return str(run["status"]), str(run["status-details"])

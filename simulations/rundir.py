@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from common.files import PART
 
 if TYPE_CHECKING:
     from common.config import RunConfig  # takes 0.2 s, and `scorequilt --help` does without
@@ -53,7 +54,8 @@ def _taken(target: Path) -> bool:
     """Whether anything is there that a new run would write over."""
     if not target.is_dir():
         return target.exists()
-    return bool({each.name for each in target.iterdir()} - BEGINNINGS)
+    names = {each.name for each in target.iterdir() if not each.name.endswith(PART)}
+    return bool(names - BEGINNINGS)
 
 
 def _claim(target: Path) -> Path:

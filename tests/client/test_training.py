@@ -137,7 +137,7 @@ def test_a_step_of_another_width_alone_leaves_no_gradient_of_the_step_before(
         seen.append((own, None) if not seen else nested[0])
         return seen[-1:]
 
-    monkeypatch.setattr("client.training._widths_of_step", own_then_other)
+    monkeypatch.setattr("client.training.widths_of_step", own_then_other)
     config = _with(local_widths="alternate", local_steps=2, rates=RatesConfig(several_widths=0.0))
     _train(config, full_submodel(LAYOUT))
     (own, _), (_, place) = seen

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.files import atomic_write, cache_dir, cached_arrays, plain_json, write_json
+from common.files import (
+    atomic_write,
+    cache_dir,
+    cached_arrays,
+    discard_parts,
+    plain_json,
+    write_json,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +45,17 @@ def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) 
         assert reader.read() == b"one", "who has begun to read goes on with the old file"
     assert path.read_bytes() == b"two"
     assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_what_killed_writers_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    left = [".history.jsonl.0a.part", "checkpoints/.round-0001.safetensors.0b.part"]
+    kept = ["history.jsonl", "a.part", ".hidden", "checkpoints/round-0001.safetensors"]
+    for name in [*left, *kept, ".model.0c.part/unet/config.json"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    discard_parts(tmp_path)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == set(kept)
 
 
 def test_a_write_that_fails_keeps_the_old_file(

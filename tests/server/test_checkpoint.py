@@ -14,7 +14,14 @@ from common.config import RunConfig
 from common.errors import UserError
 from common.sections import EmaConfig, ModelConfig
 from common.unet import initial_weights, layout_of
-from server.checkpoint import checkpoints, load_checkpoint, resumable, save_checkpoint
+from server.checkpoint import (
+    best_round,
+    checkpoints,
+    discard_old,
+    load_checkpoint,
+    resumable,
+    save_checkpoint,
+)
 from server.state import ServerState, initial_state
 
 CONFIG = RunConfig(
@@ -43,10 +50,44 @@ def test_a_state_comes_back_bit_for_bit(path: Path) -> None:
         assert ours.tobytes() == theirs.tobytes()
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    for round in (8, 9, 10, 11):
-        save_checkpoint(tmp_path, _state(round), CONFIG, LAYOUT)
-    assert [path.stem for path in checkpoints(tmp_path)] == ["round-0010", "round-0011"]
+def _touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / f"round-{name}.safetensors").touch()
+
+
+@pytest.mark.parametrize(
+    ("best", "kept"),
+    [
+        (None, ["9999", "10000"]),
+        (10000, ["9999", "10000"]),
+        (8, ["0008", "9999", "10000"]),
+        (7, ["9999", "10000"]),  # gone before anybody knew that it was the best
+    ],
+)
+def test_the_newest_two_and_the_best_are_kept(
+    tmp_path: Path, best: int | None, kept: list[str]
+) -> None:
+    _touch(tmp_path, "0008", "0009", "9998", "9999", "10000", "of-somebody-else")
+    discard_old(tmp_path, CONFIG, best)
+    assert [path.stem for path in checkpoints(tmp_path)] == [f"round-{name}" for name in kept]
+    assert (tmp_path / "round-of-somebody-else.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([], None),
+        ([None, None], None),
+        ([3.0, None, 2.0, 2.0, 5.0], 2),  # of equal ones the earliest
+        ([3.0, float("nan"), float("inf")], 0),
+    ],
+)
+def test_the_best_round_is_the_one_with_the_least_distance(
+    scores: list[float | None], best: int | None
+) -> None:
+    rows = [{"round": i, "frechet_ema": score} for i, score in enumerate(scores)]
+    assert best_round(rows) == best
+    assert best_round(reversed(rows)) == best
 
 
 def test_where_clients_keep_something_a_run_goes_on_from_the_end_of_a_stretch(
@@ -61,6 +102,7 @@ def test_where_clients_keep_something_a_run_goes_on_from_the_end_of_a_stretch(
             assert last is not None
             assert last.stem == f"round-{4 * ((round - 1) // 4):04d}"
         save_checkpoint(tmp_path, _state(round), config, LAYOUT)
+        discard_old(tmp_path, config, None)
     saved = checkpoints(tmp_path)
     assert [path.stem for path in saved] == ["round-0008", "round-0010", "round-0011"]
     assert resumable(saved, config) == saved[-1], "nothing is left to train"

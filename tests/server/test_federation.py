@@ -16,7 +16,7 @@ from common.sections import EmaConfig
 from common.unet import initial_weights, layout_of
 from common.wire import SPEC, WEIGHTS
 from server.app import federate
-from server.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from server.checkpoint import checkpoints, load_checkpoint, round_of, save_checkpoint
 from server.history import Row, read_rows
 from server.recorder import Recorder
 from server.state import ServerState, initial_state
@@ -230,6 +230,21 @@ def test_a_run_that_dies_and_resumes_equals_one_that_never_stopped(
     assert resumed.emas.tobytes() == expected.emas.tobytes()
     assert resumed.counts.tobytes() == expected.counts.tobytes()
     assert json.dumps(resumed_rows) == json.dumps(rows)
+
+
+def test_the_best_round_is_kept_and_named_also_by_a_run_that_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {0: 9.0, 1: 8.0, 2: 3.0, 3: 5.0, 4: 3.0, 5: 6.0}
+
+    def scored(self: Recorder, state: ServerState) -> dict[str, float]:
+        return {"frechet_ema": scores[state.round]}
+
+    monkeypatch.setattr(Recorder, "_evaluate", scored)
+    for last, kept in ((3, [2, 3]), (5, [2, 4, 5])):
+        _run(_with(fleet="1/2x1", rounds=last, lr_schedule="constant"), tmp_path)
+        assert [round_of(path) for path in checkpoints(tmp_path / "checkpoints")] == kept
+        assert json.loads((tmp_path / "summary.json").read_text())["best_round"] == 2
 
 
 def test_clients_of_the_policy_magnitude_move_by_the_weights_at_the_start_of_a_stretch(

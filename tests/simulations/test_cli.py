@@ -116,7 +116,16 @@ def test_running_again_takes_the_next_free_directory(engine: list[Any]) -> None:
 def test_a_failed_run_is_one_line(engine: list[Any]) -> None:
     engine[0] = RunFailed("round 3: no usable\nreply")
     result = _invoke("run")
-    assert (result.exit_code, result.stderr) == (2, "scorequilt: round 3: no usable reply\n")
+    resuming = f"go on with: scorequilt run --resume {Path('runs/digits').absolute()}"
+    said = f"scorequilt: round 3: no usable reply; {resuming}\n"
+    assert (result.exit_code, result.stderr) == (2, said)
+
+
+def test_what_a_write_that_was_killed_left_behind_is_no_obstacle(engine: list[Any]) -> None:
+    left = Path("here/.config.toml.0123.part")
+    left.parent.mkdir()
+    left.touch()
+    assert _invoke("run", "--run-dir", "here").exit_code == 0
 
 
 def test_an_interrupted_run_says_how_to_go_on(engine: list[Any]) -> None:

@@ -1,6 +1,7 @@
 """`scorequilt run` and `flwr run` with Flower's real simulation engine."""
 
 import json
+import os
 import signal
 import subprocess
 import zipfile
@@ -82,16 +83,41 @@ def test_run_leaves_a_complete_directory_and_the_bits_of_a_run_without_engine(
 
 
 @linux
-def test_a_killed_run_ends_by_itself_and_resumes_to_the_bits_of_one_that_never_stopped(
+def test_a_run_killed_in_part_or_as_a_whole_ends_and_resumes_to_the_bits_of_one_never_stopped(
     tmp_path: Path,
 ) -> None:
     run_dir = tmp_path / "killed"
-    with engine(tmp_path) as (processes, _):
+    resuming = ("--resume", str(run_dir))
+    with engine(tmp_path) as (processes, output):
         file = write_toml(tiny(rounds=500, lr_schedule="constant"), tmp_path)
-        killed = _start(processes, str(file), "--run-dir", str(run_dir))
-        wait_for(lambda: killed.poll() is not None or 1 in _rounds(run_dir))
-        assert killed.poll() is None
-        family = descendants(killed.pid)
+
+        def started(*words: str) -> tuple[subprocess.Popen[bytes], dict[int, str]]:
+            begun = max(_rounds(run_dir), default=0)
+            run = _start(processes, *words, "--quiet")
+            wait_for(
+                lambda: run.poll() is not None or max(_rounds(run_dir), default=0) > begun, 500
+            )
+            assert run.poll() is None
+            return run, descendants(run.pid)
+
+        words: tuple[str, ...] = (str(file), "--run-dir", str(run_dir))
+        for program, reason in (
+            ("flwr-simulation", "the ServerApp was killed"),
+            ("flower-superlink", "the engine broke: the SuperLink was killed by signal 9"),
+        ):
+            run, family = started(*words)
+            (victim,) = (pid for pid, line in alive(family).items() if f"/{program} " in line)
+            family |= descendants(run.pid)
+            os.kill(victim, signal.SIGKILL)
+            assert run.wait(timeout=180) == 2
+            assert not alive(family)
+            said = output.read_text().splitlines()[-1]
+            assert said.startswith(f"scorequilt: {reason}")
+            assert said.endswith(f"; go on with: scorequilt run --resume {run_dir}")
+            words = resuming
+        assert len(output.read_text().splitlines()) == 2
+
+        killed, family = started(*resuming)
         killed.kill()
         wait_for(lambda: not alive(family), 30)
         # The engine may have gone on for a few rounds before it noticed.
@@ -100,7 +126,7 @@ def test_a_killed_run_ends_by_itself_and_resumes_to_the_bits_of_one_that_never_s
         assert not (run_dir / "summary.json").exists()
 
         more = ("--set", f"rounds={config.rounds}")
-        assert _start(processes, "--resume", str(run_dir), *more).wait() == 0
+        assert _start(processes, *resuming, *more).wait() == 0
     assert outcome(run_dir, config) == in_process(config, tmp_path / "in-process")
     assert (run_dir / "summary.json").exists()
 

@@ -207,6 +207,42 @@ def test_refuses_what_does_not_go_with_the_run(
     assert not (run / "never.png").exists()
 
 
+def _scored(run: Path, *scores: float | None) -> None:
+    rows = [json.dumps({"round": i, "frechet_ema": score}) for i, score in enumerate(scores)]
+    (run / "history.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def test_a_round_is_chosen_by_its_number_or_as_the_best(run: Path, tmp_path: Path) -> None:
+    _scored(run, 9.0, 8.0, 3.0, 7.0)
+    out = tmp_path / "model"
+    for chosen in ("best", "2"):
+        assert export_run(run, out, chosen).startswith(f"{out}: the averaged weights of round 2 ")
+        # Before the last round, `make_run` averages nothing.
+        assert import_pipeline(out).theta.tobytes() == initial_weights(MODEL, 1, 0).tobytes()
+    assert _drawn(run, round="best") == _drawn(run, round="2") != _drawn(run)
+    assert _drawn(run, round="3") == _drawn(run)
+    exported = CliRunner().invoke(
+        cli.app, ["export", str(run), "--out", str(out), "--round", "best"]
+    )
+    assert "of round 2 " in exported.stdout
+    drawn = CliRunner().invoke(cli.app, ["sample", str(run), "-n", "4", "--round", "2"])
+    assert "of round 2 " in drawn.stdout
+
+
+@pytest.mark.parametrize(
+    ("round", "complaint"),
+    [
+        ("1", "no checkpoint of round 1 but of 2, 3$"),
+        ("last", "no checkpoint of round last but of 2, 3$"),
+        ("best", "no checkpoint of round best, which is 0, but of 2, 3$"),
+    ],
+)
+def test_a_round_that_is_not_kept_is_refused(round: str, complaint: str, run: Path) -> None:
+    _scored(run, 1.0, 8.0, 3.0, 7.0)
+    with pytest.raises(UserError, match=complaint):
+        sample_run(run, 4, round=round)
+
+
 @pytest.mark.parametrize("use", [lambda run: sample_run(run, 4), export_run])
 def test_refuses_what_is_not_a_run_yet(use: Any, run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run directory"):

@@ -14,6 +14,7 @@ import pytest
 
 from simulations import run
 from simulations.processes import Processes, free_ports, signals_interrupt
+from tests.engines import descendants
 
 # A child that starts a grandchild in a session of its own, as Flower does, and ignores SIGTERM.
 STUBBORN = """
@@ -68,6 +69,21 @@ def test_stop_reaches_grandchildren_that_left_the_session_and_ignore_sigterm(
     finally:
         bystander.kill()
         bystander.wait()
+
+
+@linux
+def test_orphans_of_a_child_that_was_killed_are_stopped_too(tmp_path: Path) -> None:
+    child = "import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True).wait()"
+    with (tmp_path / "log").open("wb") as log, Processes(os.environ, tmp_path, log) as group:
+        assert not group.runs("sleep")
+        parent = group.start(sys.executable, "-c", child)
+        _wait(lambda: group.runs("sleep"))
+        (orphan,) = (pid for pid in descendants(parent.pid) if pid != parent.pid)
+        parent.kill()
+        parent.wait()
+        assert _runs(orphan)
+        assert not group.runs("sleep")  # it descends from nobody any more
+    assert not _runs(orphan)
 
 
 @linux
