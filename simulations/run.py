@@ -123,14 +123,16 @@ def run_simulation(
             *("flwr", "run", str(home / "app"), CONNECTION, "--stream"),
             *("--run-config", str(home / "run.toml"), "--federation-config", federation),
         )
-        failed_at, seen_at = 0.0, 0.0
+        failed_at, seen_at, looked_at = 0.0, 0.0, 0.0
         while submitted.poll() is None:
             notify("running")
             _check(processes, submitted)
-            if processes.runs(SERVER_APP):
-                seen_at = time.monotonic()
-            elif seen_at and time.monotonic() > seen_at + FAREWELL:
-                break
+            if time.monotonic() > looked_at + 1:  # it reads all of /proc
+                looked_at = time.monotonic()
+                if processes.runs(SERVER_APP):
+                    seen_at = looked_at
+                elif seen_at and looked_at > seen_at + FAREWELL:
+                    break
             if failure.exists():
                 failed_at = failed_at or time.monotonic()
                 if time.monotonic() > failed_at + LAST_WORDS:
@@ -143,7 +145,7 @@ def run_simulation(
         if submitted.returncode in (0, None) and not said:
             status, details = _status(environment, home)
             if submitted.returncode is None and status != "finished:completed":
-                details = "the ServerApp was killed"
+                said = "the ServerApp was killed"
         text = _plain(log_path.read_bytes()[begin:])
         if status != "finished:completed":
             reason = said or _last_error(text) or details or f"the run ended as '{status}'"
