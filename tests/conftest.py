@@ -35,3 +35,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["SCOREQUILT_CACHE"] = str(cache)
     yield cache
     del os.environ["SCOREQUILT_CACHE"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what may take longest, so that no process is left alone with it at the end."""
+
+    def length(item: pytest.Item) -> float:
+        limit = item.get_closest_marker("timeout")
+        return limit.args[0] if limit else 1.0 if item.get_closest_marker("slow") else 0.0
+
+    items.sort(key=length, reverse=True)

@@ -133,8 +133,8 @@ def test_a_step_of_another_width_alone_leaves_no_gradient_of_the_step_before(
     """After a step of the own width and one of a narrower, only the latter's coordinates count."""
     seen: list[tuple[FlatModel, torch.Tensor | None]] = []
 
-    def own_then_other(own: FlatModel, nested: Any, *_: Any) -> Any:
-        seen.append((own, None) if not seen else nested[0])
+    def own_then_other(own: Any, nested: Any, *_: Any) -> Any:
+        seen.append(nested[0] if seen else own)
         return seen[-1:]
 
     monkeypatch.setattr("client.training.widths_of_step", own_then_other)

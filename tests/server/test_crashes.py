@@ -85,8 +85,8 @@ def test_a_run_killed_between_any_two_steps_of_its_writing_resumes_to_the_same_b
     steps = go_on("whole", -1)
     expected = _everything(tmp_path / "whole", config)
     assert expected["kept"] == [3, 4]
-    # The fleet twice, as a start writes it too, a picture, coverage, row and checkpoint.
-    assert (steps.count("fsync"), steps.count("replace")) == (6, 5)
+    # The fleet, a picture, coverage, row and checkpoint; a row is appended, not renamed.
+    assert (steps.count("fsync"), steps.count("replace")) == (5, 4)
     assert steps[-2:] == ["unlink", "unlink"]
 
     for step in range(len(steps)):
