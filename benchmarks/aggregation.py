@@ -4,7 +4,8 @@ The floor of a workload is the least that any program has to move, at the speed 
 moves memory in the same run: each kept value read once, each covered global value read and
 written once. A speed of 1 is the floor's. Replies are `at hand` (the fold may hold all of them) or
 stream in one by one, rates mixed, as in a round. Every reply has memory of its own, so none is
-found in cache.
+found in cache. Submodels come as a round has them when replies arrive, after `extract`: their sizes
+are known, where their coordinates lie is not yet worked out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,12 +51,13 @@ def _against_floor(case: str, load: Workload) -> Iterator[Result]:
     theta = _values(load.layout.size)
     replies = _replies(clients)
     destination = np.empty_like(theta)
+    fresh = iter([_fresh(load) for _ in range(2 * REPEATS[case])])
     seconds = interleaved(
         {
             "copy": lambda: np.copyto(destination, theta),
-            "at hand": lambda: fold(theta, load.submodels(), replies, AT_HAND),
+            "at hand": lambda: fold(theta, next(fresh), replies, AT_HAND),
             "copy again": lambda: np.copyto(destination, theta),
-            "streaming": lambda: fold(theta, load.submodels(), replies, STREAMING),
+            "streaming": lambda: fold(theta, next(fresh), replies, STREAMING),
         },
         REPEATS[case],
     )
@@ -72,11 +74,12 @@ def _against_fedavg(case: str, load: Workload) -> Iterator[Result]:
     theta = _values(load.layout.size)
     mixed, full = load.submodels(), [full_submodel(load.layout)] * DENSE
     mixed_replies, full_replies = _replies(mixed), _replies(full)
+    fresh = iter([_fresh(load) for _ in range(3)])
     records = [_state_dict(load.layout, theta) for _ in range(2)] * (DENSE // 2)
     seconds = interleaved(
         {
             "flwr": lambda: aggregate_arrayrecords(records, "num-examples"),
-            "mixed": lambda: fold(theta, load.submodels(), mixed_replies, AT_HAND),
+            "mixed": lambda: fold(theta, next(fresh), mixed_replies, AT_HAND),
             "full": lambda: fold(theta, full, full_replies, AT_HAND),
             "full streaming": lambda: fold(theta, full, full_replies, STREAMING),
         },
@@ -129,6 +132,14 @@ def peak_extra_bytes(case: str) -> int:
     memory.restart()
     average.finish(theta)
     return max(peak, memory.peak())
+
+
+def _fresh(load: Workload) -> list[Submodel]:
+    """Return every client's submodel with no more worked out than sending it takes."""
+    submodels = load.submodels()
+    for submodel in submodels:
+        assert submodel.size
+    return submodels
 
 
 def _values(size: int) -> Values:

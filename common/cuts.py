@@ -55,7 +55,12 @@ class Cut:
         return self.size // self.unit, self.kept if kept else self.unit
 
     @cached_property
-    def runs(self) -> list[Piece]:
+    def runs(self) -> Int64[np.ndarray, "runs 3"]:
+        """Runs of neighbours: each one's start, length, and how much is kept before it."""
+        return neighbours(self.positions)
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
         """Slices that together are everything kept; none if they would be too many."""
         if self.whole:
             everything = tuple(slice(0, n) for n in self.split(kept=True))
@@ -73,13 +78,13 @@ class Cut:
         return runs
 
     @cached_property
-    def single_runs(self) -> list[Piece]:
+    def single_pieces(self) -> list[Piece]:
         """The same, but one channel of every unit at a time."""
         if self.whole:
-            return self.runs
+            return self.pieces
         return [
             ((units, slice(i, i + 1)), (units, slice(j, j + 1)))
-            for (units, whole), (_, part) in self.runs
+            for (units, whole), (_, part) in self.pieces
             for i, j in zip(_range(whole), _range(part), strict=True)
         ]
 
@@ -90,63 +95,51 @@ class Cutout:
 
     cuts: tuple[Cut, ...]
 
-    @cached_property
-    def row(self) -> int:
-        """Coordinates of one unit along the first dimension."""
-        return self.cuts[0].unit * math.prod(cut.size for cut in self.cuts[1:])
-
-    @cached_property
-    def kept_row(self) -> int:
-        """Coordinates kept of one unit along the first dimension."""
-        return self.cuts[0].kept * math.prod(len(cut.positions) for cut in self.cuts[1:])
-
-    def kept_span(self, first: int, units: int) -> slice:
-        """Return where the kept coordinates of some units lie among all kept ones."""
-        return slice(first * self.kept_row, (first + units) * self.kept_row)
-
-    def pairs(
-        self, whole: NDArray, kept: NDArray, first: int = 0
-    ) -> Iterator[tuple[NDArray, Any, NDArray]]:
+    def pairs(self, whole: NDArray, kept: NDArray) -> Iterator[tuple[NDArray, Any, NDArray]]:
         """Yield `array, index, part` such that `array[index]` are the places of `part`.
 
         Args:
-            whole: Consecutive units along the first dimension of the tensor, flat.
-            kept: The kept coordinates of these units, flat.
-            first: The unit with which both begin.
+            whole: The tensor, flat.
+            kept: The kept coordinates, flat.
         """
-        units = whole.size // self.row
         if not self._pieces:
             yield (
                 whole.reshape(-1, self._tail),
-                self._heads(first, units),
+                self._heads(self._dropping),
                 kept.reshape(-1, self._tail),
             )
             return
-        whole, kept = whole.reshape(self._shapes[0]), kept.reshape(self._shapes[1])
-        for (own, *rest), (_, *kept_rest) in self._pieces:
-            here = slice(max(own.start - first, 0), min(own.stop - first, units))
-            if here.start < here.stop:
-                yield whole, (here, *rest), kept[(here, *kept_rest)]
+        whole, kept = (
+            array.reshape([n for cut in self.cuts for n in cut.split(kept=which)])
+            for array, which in ((whole, False), (kept, True))
+        )
+        for own, part in self._pieces:
+            yield whole, own, kept[part]
 
     @cached_property
-    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        whole, kept = (
-            tuple(n for cut in self.cuts for n in cut.split(kept=kept)) for kept in (False, True)
-        )
-        return (-1, *whole[1:]), (-1, *kept[1:])
+    def runs(self) -> "tuple[Int64[np.ndarray, 'rows'], Int64[np.ndarray, 'runs 3']]":
+        """Where rows of the flat tensor begin, and the runs of kept coordinates that all have.
+
+        Of each run the start within its row, the length, and the kept coordinates before it.
+        """
+        if not self._dropping:
+            size = math.prod(cut.size for cut in self.cuts)
+            return np.zeros(1, np.int64), np.array([[0, size, 0]])
+        cut = self.cuts[self._dropping - 1]
+        return self._heads(self._dropping - 1) * (cut.size * self._tail), cut.runs * self._tail
 
     @cached_property
     def _pieces(self) -> list[Piece]:
-        runs = [cut.runs for cut in self.cuts]
+        pieces = [cut.pieces for cut in self.cuts]
         if self._dropping and self._tail == 1:
             # NumPy's inner loop goes along neighbours in memory. If these are channels of a unit,
             # it is as short as a run; one channel at a time, it goes over the units.
-            runs[self._dropping - 1] = self.cuts[self._dropping - 1].single_runs
-        if math.prod(map(len, runs)) > MAX_PIECES:
+            pieces[self._dropping - 1] = self.cuts[self._dropping - 1].single_pieces
+        if math.prod(map(len, pieces)) > MAX_PIECES:
             return []
         return [
             (sum((own for own, _ in chosen), ()), sum((part for _, part in chosen), ()))
-            for chosen in product(*runs)
+            for chosen in product(*pieces)
         ]
 
     @cached_property
@@ -159,14 +152,19 @@ class Cutout:
         """Coordinates that follow one another after that dimension."""
         return math.prod(cut.size for cut in self.cuts[self._dropping :])
 
-    def _heads(self, first: int, units: int) -> Int64[np.ndarray, "_"]:
-        """Return the kept places of some units, in a tensor seen as runs of `_tail` coordinates."""
-        cut, *rest = self.cuts[: self._dropping]
-        heads = cut.positions[first * cut.kept : (first + units) * cut.kept] - first * cut.unit
-        for cut in rest:
+    def _heads(self, dimensions: int) -> Int64[np.ndarray, "_"]:
+        """Return the kept places in a tensor of only the first dimensions."""
+        heads = np.zeros(1, np.int64)
+        for cut in self.cuts[:dimensions]:
             heads = (heads[:, None] * cut.size + cut.positions).ravel()
         return heads
 
 
 def _range(run: slice) -> range:
     return range(run.start, run.stop)
+
+
+def neighbours(positions: Int64[np.ndarray, "_"]) -> Int64[np.ndarray, "runs 3"]:
+    """Return runs of neighbouring positions: each one's start, length, and how many came before."""
+    before = np.flatnonzero(np.diff(positions, prepend=-2) != 1)
+    return np.stack([positions[before], np.diff(before, append=len(positions)), before], axis=1)

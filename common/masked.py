@@ -4,7 +4,6 @@ A client of one builds the full network and trains it with everything else held 
 bytes on the wire, but no memory and no time: only compact submodels do.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 from numpy.typing import NDArray
 
+from common.cuts import neighbours
 from common.layout import Layout, Parameter
 from common.submodel import Submodel, full_submodel
 
@@ -42,10 +42,7 @@ class MaskedSubmodel(Submodel):
     def cutout(self, parameter: Parameter) -> "Places":  # type: ignore[override]
         """Return where the kept coordinates of a parameter lie in it."""
         if parameter.name not in self._places:
-            unit = self.layout.atom if parameter.channels[0] else 1
-            self._places[parameter.name] = Places(
-                np.flatnonzero(self.mask[parameter.span]), unit * math.prod(parameter.shape[1:])
-            )
+            self._places[parameter.name] = Places(np.flatnonzero(self.mask[parameter.span]))
         return self._places[parameter.name]
 
     def bitmask(self) -> bytes:
@@ -63,25 +60,18 @@ class Places:
 
     Attributes:
         positions: In the tensor's flat order, sorted.
-        row: Coordinates of one unit along the first dimension.
     """
 
     positions: Int64[np.ndarray, "_"]
-    row: int
 
-    def kept_span(self, first: int, units: int) -> slice:
-        """Return where the kept coordinates of some units lie among all kept ones."""
-        start, stop = np.searchsorted(
-            self.positions, [first * self.row, (first + units) * self.row]
-        )
-        return slice(int(start), int(stop))
-
-    def pairs(
-        self, whole: NDArray, kept: NDArray, first: int = 0
-    ) -> Iterator[tuple[NDArray, Any, NDArray]]:
+    def pairs(self, whole: NDArray, kept: NDArray) -> Iterator[tuple[NDArray, Any, NDArray]]:
         """Yield `array, index, part` such that `array[index]` are the places of `part`."""
-        span = self.kept_span(first, whole.size // self.row)
-        yield whole, self.positions[span] - first * self.row, kept
+        yield whole, self.positions, kept
+
+    @property
+    def runs(self) -> "tuple[Int64[np.ndarray, 'rows'], Int64[np.ndarray, 'runs 3']]":
+        """One row, and its runs of kept coordinates; see `common.cuts.Cutout.runs`."""
+        return np.zeros(1, np.int64), neighbours(self.positions)
 
 
 def masked_submodel(layout: Layout, mask: Bool[np.ndarray, "P"]) -> MaskedSubmodel:

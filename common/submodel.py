@@ -131,11 +131,11 @@ class Submodel:
         )
 
     def cutout(self, parameter: Parameter) -> Cutout:
-        """Return where the kept block of a parameter lies in it."""
-        if parameter.name not in self._cutouts:
-            cuts = tuple(map(self._cut, parameter.shape, parameter.channels))
-            self._cutouts[parameter.name] = Cutout(cuts)
-        return self._cutouts[parameter.name]
+        """Return where the kept block of a parameter lies in it; one for all alike."""
+        key = parameter.shape, parameter.channels
+        if key not in self._cutouts:
+            self._cutouts[key] = Cutout(tuple(map(self._cut, *key)))
+        return self._cutouts[key]
 
     def index(self, parameter: Parameter) -> Index:
         """Return the open mesh that selects the kept block of a parameter."""
@@ -180,7 +180,7 @@ class Submodel:
         return {}
 
     @cached_property
-    def _cutouts(self) -> dict[str, Cutout]:
+    def _cutouts(self) -> dict[tuple[tuple[int, ...], tuple[Channels, ...]], Cutout]:
         return {}
 
 

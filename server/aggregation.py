@@ -10,33 +10,27 @@ every contribution is first rounded to a multiple of 2^-42; below 2^10, sums of 
 exact in float64 in any order (pre-rounding, Demmel and Nguyen 2013).
 
 Memory is what takes time here. So the work goes tile by tile: a tile's sums stay in cache while all
-replies at hand are added to them. Parameters are shared out among threads.
+replies at hand are added to them. Tiles are shared out among threads.
 """
 
-import math
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from numpy.typing import NDArray
 
-from common.submodel import Layout, Parameter, Submodel
-from server.coverage import Coverage, fill
+from common.runs import Runs, runs_of
+from common.submodel import Layout, Submodel
+from server.coverage import Coverage
+from server.kernels import MAGIC, add_pair, scale
+from server.spread import Spread, spread_out
+from server.tiles import each_tile, tiles
 
 MAX_ABS = 1024.0
 """Weights of this size or more are refused: sums would not be exact, and the client diverged."""
 
-MAGIC = 1.5 * 2.0**10
-"""Adding and subtracting this rounds a float64 below 2^9 to the nearest multiple of 2^-42."""
-
-TILE = 1 << 17
-"""Coordinates of a tile, about: few enough for the cache, enough to make NumPy's calls cheap."""
-
-_THREAD = 1 << 20
-"""Coordinates that make another thread worth its while."""
+SHARES, CLIENTS, IMAGES = range(3)
+"""What is summed up over those who trained a coordinate."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +39,32 @@ class Aggregate:
 
     Attributes:
         theta: The new global weights.
-        counts: Clients that trained each coordinate, as a coverage vector.
-        images: Images that trained each coordinate, as a coverage vector.
+        coverage: Who trained what: sums of `SHARES`, `CLIENTS` and `IMAGES`.
     """
 
     theta: Float32[np.ndarray, "P"]
-    counts: Int64[np.ndarray, "coverage"]
-    images: Int64[np.ndarray, "coverage"]
+    coverage: Coverage
+
+    @property
+    def counts(self) -> Int64[np.ndarray, "coverage"]:
+        """Clients that trained each coordinate, as a coverage vector."""
+        return self.coverage.vector(CLIENTS)
+
+    @property
+    def images(self) -> Int64[np.ndarray, "coverage"]:
+        """Images that trained each coordinate, as a coverage vector."""
+        return self.coverage.vector(IMAGES)
 
 
 @dataclass
 class _Cohort:
     """The clients that were assigned one and the same submodel, and their replies on hold."""
 
-    submodel: Submodel
+    runs: Runs
     share: float = 0.0
     clients: int = 0
     images: int = 0
-    replies: list[tuple[NDArray[np.float32], float]] = field(default_factory=list)
+    held: list[tuple[NDArray[np.float32], float]] = field(default_factory=list)
 
 
 class CoverageFold:
@@ -90,7 +92,7 @@ class CoverageFold:
         self.hold = hold
         self._cohorts: dict[bytes, _Cohort] = {}
         self._held = 0
-        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._sums: NDArray[np.float64] | None = None
 
     def add(
         self, values: Float32[np.ndarray, "kept"], submodel: Submodel, weight: float, images: int
@@ -112,11 +114,14 @@ class CoverageFold:
         if not 0 <= share <= 1:
             raise ValueError(f"weight {weight} is not within 0 … {self.total_weight}")
         share = (share + MAGIC) - MAGIC
-        cohort = self._cohorts.setdefault(submodel.bitmask(), _Cohort(submodel))
+        mask = submodel.bitmask()
+        if mask not in self._cohorts:
+            self._cohorts[mask] = _Cohort(runs_of(submodel))
+        cohort = self._cohorts[mask]
         cohort.share += share
         cohort.clients += 1
         cohort.images += images
-        cohort.replies.append((values, share))
+        cohort.held.append((read_only(values), share))
         self._held += values.size
         if self._held > self.hold * self.layout.size:
             self._fold_held()
@@ -124,47 +129,47 @@ class CoverageFold:
     @property
     def counts(self) -> Int64[np.ndarray, "coverage"]:
         """Clients so far that trained each coordinate, as a coverage vector."""
-        counts, coverage = np.empty(self.layout.coverage_size, np.int64), self._coverage()
-        for parameter, view in self.layout.coverage_views(counts):
-            fill(view, coverage.sums(parameter)[1])
-        return counts
+        return self._coverage().vector(CLIENTS)
 
     def finish(self, theta: Float32[np.ndarray, "P"]) -> Aggregate:
         """Return the average where there is one and `theta` everywhere else."""
         coverage = self._coverage()
-        counts, images = (np.empty(self.layout.coverage_size, np.int64) for _ in range(2))
-        count_views, image_views = (
-            {parameter.name: view for parameter, view in self.layout.coverage_views(vector)}
-            for vector in (counts, images)
-        )
-        # Sums are freed one by one before the averages are one vector, so the peak is behind us.
-        new = None if self._sums else np.empty_like(theta)
-        means: dict[str, NDArray[np.float32]] = {}
+        factors = [
+            np.divide(1.0, shares, out=np.zeros(shares.size), where=shares > 0)
+            for shares in (coverage.sums(p)[SHARES].ravel() for p in self.layout.parameters)
+        ]
+        spread = spread_out(self.layout, factors)
+        old = read_only(theta)
+        if self._sums is None:
+            return Aggregate(self._average_held(old, spread), coverage)
+        self._fold_held()
+        return Aggregate(self._average_sums(old, spread), coverage)
 
-        def average(parameter: Parameter, scratch: _Scratch) -> None:
-            weights, clients, trained = coverage.sums(parameter)
-            fill(count_views[parameter.name], clients)
-            fill(image_views[parameter.name], trained)
-            weights = weights.reshape(-1, *parameter.coverage_shape[1:])
-            weights = np.broadcast_to(weights, (len(weights), *parameter.shape[1:])).ravel()
-            factors = np.divide(1.0, weights, out=np.zeros(weights.size), where=weights > 0)
-            mean = np.empty(parameter.size, np.float32) if new is None else new[parameter.span]
-            old = theta[parameter.span]
-            for tile, sums in self._tiles(parameter, scratch):
-                factor = factors if factors.size <= sums.size else factors[tile]
-                rows = (-1, factor.size)
-                np.multiply(sums.reshape(rows), factor, out=sums.reshape(rows))
-                np.copyto(mean[tile], sums, casting="same_kind")
-                if not factor.all():
-                    kept = factor == 0
-                    np.copyto(mean[tile].reshape(rows), old[tile].reshape(rows), where=kept)
-            means[parameter.name] = mean
-            self._sums.pop(parameter.name, None)
+    def _average_held(self, old: NDArray[np.float32], spread: Spread) -> NDArray[np.float32]:
+        """Sum and average tile by tile, so that sums never leave the cache."""
+        new = np.empty_like(old)
 
-        self._each_parameter(average)
-        if new is None:
-            new = np.concatenate([means[parameter.name] for parameter in self.layout.parameters])
-        return Aggregate(new, counts, images)
+        def work(tile: slice, sums: NDArray[np.float64]) -> None:
+            sums.fill(0)
+            self._add_held(sums, tile.start)
+            scale(sums, tile.start, *spread, old[tile], new[tile])
+
+        each_tile(old.size, work)
+        return new
+
+    def _average_sums(self, old: NDArray[np.float32], spread: Spread) -> NDArray[np.float32]:
+        """Average in place: half as wide as the sums, the averages never catch up with them."""
+        sums, self._sums = self._sums, None
+        assert sums is not None
+        new = sums.view(np.float32)
+        for tile in tiles(old.size):
+            mean = np.empty(tile.stop - tile.start, np.float32)
+            scale(sums[tile], tile.start, *spread, old[tile], mean)
+            new[tile] = mean
+        del new
+        # Nobody else has seen the sums; what is cut off goes back to the system.
+        sums.resize(-(-old.size // 2), refcheck=False)
+        return sums.view(np.float32)[: old.size]
 
     def _coverage(self) -> Coverage:
         """Return the sums of shares, clients and images over the submodels."""
@@ -174,79 +179,27 @@ class CoverageFold:
 
     def _fold_held(self) -> None:
         """Add the replies on hold to the sums and let go of them."""
-
-        def fold(parameter: Parameter, scratch: _Scratch) -> None:
-            if parameter.name not in self._sums:
-                self._sums[parameter.name] = np.zeros(parameter.size)
-            for _ in self._tiles(parameter, scratch):
-                pass
-
-        self._each_parameter(fold)
+        if self._sums is None:
+            self._sums = np.zeros(self.layout.size)
+        sums = self._sums
+        each_tile(sums.size, lambda tile, _: self._add_held(sums[tile], tile.start))
         self._held = 0
         for cohort in self._cohorts.values():
-            cohort.replies.clear()
+            cohort.held.clear()
 
-    def _tiles(
-        self, parameter: Parameter, scratch: "_Scratch"
-    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        """Yield a parameter's tiles, each with its sums, in which all replies on hold then are."""
-        cohorts = [cohort for cohort in self._cohorts.values() if cohort.replies]
-        stored = self._sums.get(parameter.name)
-        row = row_size(parameter, self.layout.atom)
-        units = max(1, TILE // row)
-        for first in range(0, parameter.size // row, units):
-            tile = slice(first * row, min((first + units) * row, parameter.size))
-            if stored is None:
-                sums = scratch.sums[: tile.stop - tile.start]
-                sums.fill(0)
-            else:
-                sums = stored[tile]
-            for cohort in cohorts:
-                cutout = cohort.submodel.cutout(parameter)
-                start = cohort.submodel.spans[parameter.name].start
-                span = cutout.kept_span(first, sums.size // row)
-                kept = slice(start + span.start, start + span.stop)
-                total = _total(cohort.replies, kept, scratch)
-                for array, index, part in cutout.pairs(sums, total, first):
-                    array[index] += part
-            yield tile, sums
-
-    def _each_parameter(self, work: Callable[[Parameter, "_Scratch"], None]) -> None:
-        """Do the work for every parameter, the largest first; each thread has its own scratch."""
-        rows = [row_size(parameter, self.layout.atom) for parameter in self.layout.parameters]
-        queue = iter(sorted(self.layout.parameters, key=lambda parameter: -parameter.size))
-
-        def drain() -> None:
-            scratch = _Scratch(min(max(TILE, *rows), self.layout.size))
-            for parameter in queue:
-                work(parameter, scratch)
-
-        threads = min(os.cpu_count() or 1, 1 + self.layout.size // _THREAD)
-        with ThreadPoolExecutor(threads) as pool:
-            for done in [pool.submit(drain) for _ in range(threads)]:
-                done.result()
+    def _add_held(self, sums: Float64[np.ndarray, "tile"], first: int) -> None:
+        for cohort in self._cohorts.values():
+            held = iter(cohort.held)
+            for a, share_a in held:
+                b, share_b = next(held, (a, 0.0))
+                add_pair(sums, first, a, b, share_a, share_b, *cohort.runs)
 
 
-class _Scratch:
-    """Room for one tile, used over and over so that it stays in cache."""
-
-    def __init__(self, size: int) -> None:
-        self.sums, self.total, self.rounded = (np.empty(size) for _ in range(3))
-
-
-def _total(
-    replies: list[tuple[NDArray[np.float32], float]], kept: slice, scratch: _Scratch
-) -> NDArray[np.float64]:
-    """Return the sum of some coordinates of replies times their shares, each rounded to 2^-42."""
-    total, rounded = (room[: kept.stop - kept.start] for room in (scratch.total, scratch.rounded))
-    for i, (values, share) in enumerate(replies):
-        out = rounded if i else total
-        np.multiply(values[kept], share, out=out, dtype=np.float64)
-        out += MAGIC
-        out -= MAGIC
-        if i:
-            total += rounded
-    return total
+def read_only(array: NDArray) -> NDArray:
+    """Return a view that cannot be written to, so that compiled loops meet one kind of array."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def check_values(values: NDArray[np.float32], submodel: Submodel) -> None:
@@ -261,8 +214,3 @@ def check_values(values: NDArray[np.float32], submodel: Submodel) -> None:
         square = np.dot(values, values)
     if not square < MAX_ABS**2 / 2 and not (values.min() > -MAX_ABS and values.max() < MAX_ABS):
         raise ValueError(f"values are not finite or reach {MAX_ABS:g}: the client diverged")
-
-
-def row_size(parameter: Parameter, atom: int) -> int:
-    """Return the least coordinates a tile can hold: those of an atom of the first dimension."""
-    return (atom if parameter.channels[0] else 1) * math.prod(parameter.shape[1:])

@@ -119,7 +119,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
             write_json(run_dir / "fleet.json", roster.record())
             written = roster.fleet()
         if server_round > 0 or last is None:  # a resumed run has recorded where it starts
-            background.record(strategy.state, strategy.report, strategy.round_counts)
+            background.record(strategy.state, strategy.report, strategy.coverage)
         return None
 
     with Background(recorder) as background:

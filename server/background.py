@@ -3,9 +3,7 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-import numpy as np
-from jaxtyping import Int64
-
+from server.coverage import Coverage
 from server.recorder import Recorder
 from server.report import RoundReport
 from server.state import ServerState
@@ -27,15 +25,13 @@ class Background:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="recorder")
         self._last: Future[None] | None = None
 
-    def record(
-        self, state: ServerState, report: RoundReport, counts: Int64[np.ndarray, "coverage"]
-    ) -> None:
+    def record(self, state: ServerState, report: RoundReport, coverage: Coverage) -> None:
         """Record a complete round as soon as the one before it is recorded, which is waited for.
 
         What is given must not change any more. Errors are those of the round before.
         """
         self._finish()
-        self._last = self._worker.submit(self._recorder.record, state, report, counts)
+        self._last = self._worker.submit(self._recorder.record, state, report, coverage)
 
     def _finish(self) -> None:
         last, self._last = self._last, None

@@ -49,6 +49,14 @@ class Coverage:
         right = reduce(_row_products, others, np.ones((len(first), 1)))
         return (left.T @ right).reshape(-1, first.shape[1], right.shape[1])
 
+    def vector(self, column: int) -> Int64[np.ndarray, "coverage"]:
+        """Return the sums of one quantity, which are whole numbers, as a coverage vector."""
+        vector = np.empty(self.layout.coverage_size, np.int64)
+        for parameter, view in self.layout.coverage_views(vector):
+            sums = self.sums(parameter)[column]
+            view.reshape(-1, sums.size)[...] = sums.astype(np.int64).ravel()
+        return vector
+
     def _sums_by_coordinate(self, parameter: Parameter) -> Float64[np.ndarray, "q rows entries"]:
         sums = np.zeros((self.quantities.shape[1], parameter.size))
         start = parameter.offset // 8
@@ -81,11 +89,6 @@ class Coverage:
         return {
             axis.name: slice(stop - axis.size, stop) for axis, stop in zip(axes, stops, strict=True)
         }
-
-
-def fill(view: Int64[np.ndarray, "..."], numbers: Float64[np.ndarray, "rows entries"]) -> None:
-    """Write whole numbers to a parameter's part of a coverage vector, for every atom."""
-    view.reshape(-1, numbers.size)[...] = numbers.astype(np.int64).ravel()
 
 
 def _row_products(

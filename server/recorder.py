@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 from torch import Tensor
 
 from common.config import RunConfig, parse_fleet
@@ -29,7 +29,9 @@ from common.process import CLOCKS, Denoiser
 from common.samplers import SAMPLERS
 from common.seeding import SERVER, rng_for
 from common.submodel import Layout, Submodel, full_submodel
+from server.aggregation import CLIENTS
 from server.checkpoint import best_round, discard_old, save_checkpoint
+from server.coverage import Coverage
 from server.coverage_report import by_layer, course_summary, round_summary
 from server.evaluation import Evaluator
 from server.file_features import FileFeatures
@@ -69,15 +71,13 @@ class Recorder:
         channels = self.splits.train.image_shape[0]
         return submodel_denoiser(self.config, theta, submodel, channels)
 
-    def record(
-        self, state: ServerState, report: RoundReport, counts: Int64[np.ndarray, "coverage"]
-    ) -> None:
+    def record(self, state: ServerState, report: RoundReport, coverage: Coverage) -> None:
         """Write everything about a complete round.
 
         Args:
             state: The state after the round.
             report: What happened in it.
-            counts: Clients that trained each coordinate in it, as a coverage vector.
+            coverage: Who trained what in it, as its aggregate says.
         """
         started = time.perf_counter()
         scores: dict[str, float] = {}
@@ -91,7 +91,7 @@ class Recorder:
                 "held_out_loss": math.nan,
                 **scores,
                 **report.row(),
-                **round_summary(self.layout, counts),
+                **round_summary(self.layout, coverage.vector(CLIENTS)),
                 **course_summary(self.layout, state.round, state.counts, state.last),
                 "seconds_evaluate": time.perf_counter() - started,
             }

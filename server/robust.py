@@ -14,9 +14,12 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from common.submodel import Layout, Parameter, Submodel
-from server.aggregation import MAGIC, TILE, Aggregate, CoverageFold, check_values, row_size
-from server.coverage import Coverage, fill
+from common.runs import Runs, runs_of
+from common.submodel import Layout, Submodel
+from server.aggregation import Aggregate, CoverageFold, check_values, read_only
+from server.coverage import Coverage
+from server.kernels import MAGIC, place
+from server.tiles import TILE
 
 MEDIAN = 0.5
 """The share to trim that leaves the middle value, or the middle two."""
@@ -25,7 +28,7 @@ MEDIAN = 0.5
 @dataclass(frozen=True)
 class _Update:
     values: NDArray[np.float32]
-    submodel: Submodel
+    mask: bytes
     share: float
     images: int
 
@@ -33,7 +36,7 @@ class _Update:
     def order(self) -> tuple[bytes, float, int, bytes]:
         """What to sort by, so that equal values are met in the same order in any run."""
         digest = hashlib.sha256(self.values.tobytes()).digest()
-        return self.submodel.bitmask(), self.share, self.images, digest
+        return self.mask, self.share, self.images, digest
 
 
 class RobustFold:
@@ -56,6 +59,7 @@ class RobustFold:
         self.total_weight = total_weight
         self.trim = trim
         self._updates: list[_Update] = []
+        self._runs: dict[bytes, Runs] = {}
 
     def add(
         self, values: Float32[np.ndarray, "kept"], submodel: Submodel, weight: float, images: int
@@ -76,42 +80,34 @@ class RobustFold:
         if not 0 <= share <= 1:
             raise ValueError(f"weight {weight} is not within 0 … {self.total_weight}")
         share = (share + MAGIC) - MAGIC
-        self._updates.append(_Update(values, submodel, share, images))
+        mask = submodel.bitmask()
+        if mask not in self._runs:
+            self._runs[mask] = runs_of(submodel)
+        self._updates.append(_Update(read_only(values), mask, share, images))
 
     def finish(self, theta: Float32[np.ndarray, "P"]) -> Aggregate:
         """Return the trimmed mean where somebody trained and `theta` everywhere else."""
         updates = sorted(self._updates, key=lambda update: update.order)
-        totals = np.array([(1, update.images) for update in updates], dtype=np.float64)
-        masks = [update.submodel.bitmask() for update in updates]
-        coverage = Coverage(self.layout, masks, totals.reshape(len(updates), 2))
-        counts, images = (np.empty(self.layout.coverage_size, np.int64) for _ in range(2))
-        for vector, which in ((counts, 0), (images, 1)):
-            for parameter, view in self.layout.coverage_views(vector):
-                fill(view, coverage.sums(parameter)[which])
+        totals = np.array([(u.share, 1, u.images) for u in updates], dtype=np.float64)
+        masks = [update.mask for update in updates]
+        coverage = Coverage(self.layout, masks, totals.reshape(len(updates), 3))
         new = theta.copy()
         heard = [update for update in updates if update.share > 0]
-        for parameter in self.layout.parameters if heard else ():
-            self._average(parameter, heard, new[parameter.span])
-        return Aggregate(new, counts, images)
+        if heard:
+            self._average(heard, new)
+        return Aggregate(new, coverage)
 
-    def _average(
-        self, parameter: Parameter, updates: list[_Update], new: Float32[np.ndarray, "size"]
-    ) -> None:
-        """Replace a parameter's values, in tiles, wherever somebody trained them."""
+    def _average(self, updates: list[_Update], new: Float32[np.ndarray, "P"]) -> None:
+        """Replace values, in tiles, wherever somebody trained them."""
         shares = np.array([update.share for update in updates])
         if self.trim == MEDIAN:
             shares[:] = (1 / len(updates) + MAGIC) - MAGIC
-        row = row_size(parameter, self.layout.atom)
-        units = max(1, 4 * TILE // (len(updates) * row))
-        for first in range(0, parameter.size // row, units):
-            tile = new[first * row : (first + units) * row]
+        size = max(1, 4 * TILE // len(updates))
+        for first in range(0, new.size, size):
+            tile = new[first : first + size]
             values = np.full((len(updates), tile.size), np.nan, np.float32)
-            for update, line in zip(updates, values, strict=True):
-                cutout = update.submodel.cutout(parameter)
-                whole = update.values[update.submodel.spans[parameter.name]]
-                kept = whole[cutout.kept_span(first, tile.size // row)]
-                for array, index, part in cutout.pairs(line, kept, first):
-                    array[index] = part
+            for update, row in zip(updates, values, strict=True):
+                place(row, first, update.values, *self._runs[update.mask])
             mean, covered = trimmed_mean(values, shares, self.trim)
             np.copyto(tile, mean, where=covered, casting="same_kind")
 

@@ -3,15 +3,18 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from common.config import RunConfig, parse_fleet
 from common.extraction import needs_scores
-from common.sections import EmaConfig, ServerConfig
+from common.sections import ServerConfig
 from common.submodel import Layout
-from server.aggregation import Aggregate
+from server.aggregation import CLIENTS, IMAGES, Aggregate, read_only
 from server.importance import no_scores
+from server.kernels import scale
 from server.optimizers import OPTIMIZERS, plain
+from server.spread import Spread, spread_out
+from server.tiles import TILE, each_tile
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,27 @@ def advance(
         config: The run's configuration; `server` and `ema` are read.
     """
     theta, moments = _stepped(state, aggregate, layout, config.server)
-    images = state.images + aggregate.images
+    counts, images, last = (old.copy() for old in (state.counts, state.images, state.last))
+    pulls: list[list[Float64[np.ndarray, _]]] = [[] for _ in config.ema.half_life]
+    for views in zip(*map(layout.coverage_views, (counts, images, last)), strict=True):
+        sums = aggregate.coverage.sums(views[0][0]).astype(np.int64)
+        clients, trained = sums[CLIENTS].ravel(), sums[IMAGES].ravel()
+        count, seen, when = (view.reshape(-1, clients.size) for _, view in views)
+        count += clients
+        seen += trained
+        np.copyto(when, state.round + 1, where=clients > 0)
+        # Mostly all atoms are trained alike, and there are a few dozen of them.
+        seen = seen[:1] if (seen == seen[0]).all() else seen
+        for half_life, parts in zip(config.ema.half_life, pulls, strict=True):
+            parts.append(_pull(trained, seen, half_life, config.ema.ramp).ravel())
     return replace(
         state,
         round=state.round + 1,
         theta=theta,
         moments=moments,
-        emas=_averaged(state.emas, theta, aggregate.images, images, layout, config.ema),
-        counts=state.counts + aggregate.counts,
-        last=np.where(aggregate.counts > 0, state.round + 1, state.last),
+        emas=_averaged(state.emas, theta, [spread_out(layout, parts) for parts in pulls]),
+        counts=counts,
+        last=last,
         images=images,
     )
 
@@ -116,27 +131,39 @@ def _stepped(
     return theta, moments
 
 
-def _averaged(
-    emas: Float32[np.ndarray, "E P"],
-    theta: Float32[np.ndarray, "P"],
-    trained: Int64[np.ndarray, "coverage"],
-    images: Int64[np.ndarray, "coverage"],
-    layout: Layout,
-    config: EmaConfig,
-) -> Float32[np.ndarray, "E P"]:
-    """Return the moving averages after a round.
+def _pull(
+    trained: Int64[np.ndarray, "n"], seen: Int64[np.ndarray, "m n"], half_life: int, ramp: float
+) -> Float64[np.ndarray, "m n"]:
+    """Return how much of the way to the weights an average goes in a round, from 0 to 1.
 
     An average counts its half-life in images (Karras et al. 2022, appendix F.3), and in those that
     trained *that coordinate*: one that nobody covered does not move, one that few covered moves
     less. The half-life is at most `ramp` times the images seen so far, so that the average does not
     cling to the initial weights; a half-life of 0 turns averaging off.
     """
+    capped = np.minimum(half_life, ramp * seen).clip(min=1e-9)
+    return 1.0 - np.exp2(-trained / capped)
+
+
+def _averaged(
+    emas: Float32[np.ndarray, "E P"], theta: Float32[np.ndarray, "P"], pulls: list[Spread]
+) -> Float32[np.ndarray, "E P"]:
+    """Return the moving averages after a round."""
     emas = emas.copy()
-    for ema, half_life in zip(emas, config.half_life, strict=True):
-        capped = np.minimum(half_life, config.ramp * images).clip(min=1e-9)
-        keep = np.exp2(-trained / capped)
-        for parameter, beta in layout.coverage_views(keep):
-            old, new = layout.view(ema, parameter), layout.view(theta, parameter)
-            # Written as a correction, so that beta = 1 leaves the old value bit for bit.
-            old += ((1.0 - beta) * (new - old.astype(np.float64))).astype(np.float32)
+    for ema, pull in zip(emas, pulls, strict=True):
+        _move(ema, theta, pull)
     return emas
+
+
+def _move(ema: Float32[np.ndarray, "P"], theta: Float32[np.ndarray, "P"], pull: Spread) -> None:
+    """Move an average towards the weights, in place."""
+    nothing = read_only(np.zeros(TILE, np.float32))
+
+    def work(tile: slice, gap: Float64[np.ndarray, "tile"]) -> None:
+        np.subtract(theta[tile], ema[tile], out=gap, dtype=np.float64)
+        step = np.empty(gap.size, np.float32)
+        scale(gap, tile.start, *pull, nothing[: gap.size], step)
+        # A correction, so that what is not pulled keeps its value bit for bit.
+        ema[tile] += step
+
+    each_tile(theta.size, work)

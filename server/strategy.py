@@ -33,6 +33,7 @@ from common.config import RunConfig
 from common.extraction import GlobalWeights, submodel_for
 from common.submodel import Layout, extract, pruning_error
 from server.aggregation import CoverageFold
+from server.coverage import Coverage
 from server.coverage_report import mask_changes
 from server.fleet import Client, participants, request_for, required, stretch_start
 from server.importance import ImportanceFold, asks_for_scores
@@ -80,7 +81,7 @@ class CoverageAvg(Strategy):
         self.state = state
         self.norms = norms
         self.report = RoundReport()
-        self.round_counts = np.zeros(layout.coverage_size, dtype=np.int64)
+        self.coverage = Coverage(layout, [], np.zeros((0, 3)))
         self._tasks = Tasks()
         self._scores: ImportanceFold | None = None
         self._failing: set[int] = set()
@@ -171,7 +172,7 @@ class CoverageAvg(Strategy):
         self.state = replace(self.state, anchor=anchor, updates=updates, masks=masks, scores=scores)
         self.norms.learn(self.report.norms)
         self.report.limits = {p: str(rate) for p, rate in self.roster.limits.items()}
-        self.round_counts = aggregate.counts
+        self.coverage = aggregate.coverage
         now = time.perf_counter()
         self.report.seconds_aggregate += now - started
         self.report.seconds_train = now - self._started - self.report.seconds_aggregate

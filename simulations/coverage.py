@@ -18,7 +18,7 @@ from common.extraction import (
 )
 from common.submodel import Layout
 from common.unet import layout_of
-from server.coverage import Coverage, fill
+from server.coverage import Coverage
 from server.coverage_report import (
     by_layer,
     coordinates,
@@ -118,15 +118,12 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
 
 def _counts(layout: Layout, masks: Counter[bytes]) -> Int64[np.ndarray, " coverage"]:
     """Return how many submodels cover each coordinate, each taken a number of times."""
-    counts, part = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
+    counts = np.zeros(layout.coverage_size, dtype=np.int64)
     different = list(masks.items())
     for start in range(0, len(different), AT_ONCE):
         some = different[start : start + AT_ONCE]
         numbers = np.array([[number] for _, number in some], dtype=np.float64)
-        coverage = Coverage(layout, [mask for mask, _ in some], numbers)
-        for parameter, view in layout.coverage_views(part):
-            fill(view, coverage.sums(parameter)[0])
-        counts += part
+        counts += Coverage(layout, [mask for mask, _ in some], numbers).vector(0)
     return counts
 
 

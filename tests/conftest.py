@@ -8,6 +8,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+import server.kernels  # noqa: F401  # before the hook, whose wrappers cannot be compiled
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 # The same examples every time, and no deadline: a busy machine is not a failure.

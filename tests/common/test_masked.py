@@ -28,7 +28,7 @@ from common.wire import (
     spec_for,
     unpack_task,
 )
-from server import aggregation
+from server import tiles
 from server.aggregation import CoverageFold
 from server.app import federate
 from tests.layouts import chain_layout
@@ -112,7 +112,7 @@ def test_what_is_cut_out_is_put_back_and_travels() -> None:
 def test_the_average_is_per_coordinate_over_those_that_kept_it(
     order: Callable[[int], int], tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aggregation, "TILE", tile)
+    monkeypatch.setattr(tiles, "TILE", tile)
     rng = np.random.default_rng(1)
     theta = rng.normal(size=LAYOUT.size).astype(np.float32)
     masks = [rng.random(LAYOUT.size) < 0.3 for _ in range(6)]

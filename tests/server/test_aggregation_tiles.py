@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.submodel import Submodel, extract
-from server import aggregation
+from server import tiles
 from server.aggregation import CoverageFold
 from tests.layouts import chain_layout, submodels
 
@@ -49,8 +49,8 @@ def test_every_way_to_fold_gives_the_plain_average(
     total = 2 + sum(weight for *_, weight in replies)
     fold = CoverageFold(LAYOUT, total, hold)
     with (
-        patch.object(aggregation, "TILE", tile),
-        patch.object(aggregation, "_THREAD", 1),
+        patch.object(tiles, "TILE", tile),
+        patch.object(tiles, "THREAD", 1),
         patch("os.cpu_count", return_value=threads),
     ):
         for full, submodel, weight in replies:

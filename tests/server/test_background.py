@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from server.background import Background
+from server.coverage import Coverage
 from server.recorder import Recorder
 from server.report import RoundReport
 from server.state import ServerState
+from tests.layouts import chain_layout
 
 COUNTS = np.zeros(1, dtype=np.int64)
 WEIGHTS = np.zeros(1, dtype=np.float32)
 MASKS = np.zeros((1, 1), dtype=np.uint8)
+COVERAGE = Coverage(chain_layout(), [], np.zeros((0, 3)))
 
 
 class Slow(Recorder):
@@ -22,7 +25,7 @@ class Slow(Recorder):
         self.fails = fails
         self.go = threading.Event()
 
-    def record(self, state: ServerState, report: RoundReport, counts: np.ndarray) -> None:
+    def record(self, state: ServerState, report: RoundReport, coverage: Coverage) -> None:
         self.begun.append(state.round)
         assert self.go.wait(10)
         if state.round == self.fails:
@@ -33,7 +36,7 @@ class Slow(Recorder):
 def _record(background: Background, round: int) -> None:
     several = WEIGHTS[None]
     state = ServerState(round, WEIGHTS, several, several, COUNTS, COUNTS, COUNTS, 0, MASKS)
-    background.record(state, RoundReport(), COUNTS)
+    background.record(state, RoundReport(), COVERAGE)
 
 
 def test_a_round_goes_on_while_it_is_recorded_and_rounds_are_recorded_in_order() -> None:
