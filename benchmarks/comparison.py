@@ -30,7 +30,7 @@ Keys = dict[str, Any]
 BASE: Keys = {"rounds": 10, "local-steps": 30, "batch-size": 32, "evaluate-every": 10**6}
 """Shorter than the default job, so that a hundred runs take an hour or two."""
 
-OTHERS = ("random", "ordered", "magnitude", "covering", "core+balanced")
+OTHERS = ("random", "ordered", "magnitude", "covering", "core+rolling")
 """Policies of channels besides `static`, `rolling` and `balanced`."""
 
 STRONG: Keys = {"local-widths": "sandwich", "rates.several-widths": 1}

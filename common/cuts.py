@@ -166,5 +166,7 @@ def _range(run: slice) -> range:
 
 def neighbours(positions: Int64[np.ndarray, "_"]) -> Int64[np.ndarray, "runs 3"]:
     """Return runs of neighbouring positions: each one's start, length, and how many came before."""
-    before = np.flatnonzero(np.diff(positions, prepend=-2) != 1)
-    return np.stack([positions[before], np.diff(before, append=len(positions)), before], axis=1)
+    breaks = np.flatnonzero(positions[1:] != positions[:-1] + 1) + 1
+    edges = np.concatenate([[0], breaks, [len(positions)]])
+    before = edges[:-1] if len(positions) else edges[:0]
+    return np.stack([positions[before], edges[1 : 1 + len(before)] - before, before], axis=1)

@@ -26,18 +26,16 @@ class Runs(NamedTuple):
 
 def runs_of(submodel: Submodel) -> Runs:
     """Return the runs of a submodel."""
-    cutouts = [submodel.cutout(parameter) for parameter in submodel.layout.parameters]
-    tables = [cutout.runs for cutout in cutouts]
-    rows = np.empty((sum(len(starts) for starts, _ in tables), 4), np.int64)
-    row = run = 0
-    for parameter, (starts, runs) in zip(submodel.layout.parameters, tables, strict=True):
-        span = submodel.spans[parameter.name]
-        here = rows[row : row + len(starts)]
-        here[:, 0] = starts
-        here[:, 0] += parameter.offset
-        # A parameter that keeps nothing has one row without runs.
-        kept = (span.stop - span.start) // len(starts)
-        here[:, 1] = np.arange(span.start, span.start + kept * len(starts), kept) if kept else 0
-        here[:, 2:] = run, run + len(runs)
-        row, run = row + len(starts), run + len(runs)
+    parameters = submodel.layout.parameters
+    tables = [submodel.cutout(parameter).runs for parameter in parameters]
+    count = np.array([len(starts) for starts, _ in tables])  # rows of each parameter
+    length = np.array([len(runs) for _, runs in tables])
+    kept = [submodel.spans[parameter.name] for parameter in parameters]
+    size = np.array([span.stop - span.start for span in kept]) // count
+    rows = np.empty((count.sum(), 4), np.int64)
+    rows[:, 0] = np.concatenate([starts for starts, _ in tables])
+    rows[:, 0] += np.repeat([parameter.offset for parameter in parameters], count)
+    rows[:, 1] = np.repeat(size, count).cumsum() - np.repeat(size, count)
+    rows[:, 3] = np.repeat(length.cumsum(), count)
+    rows[:, 2] = rows[:, 3] - np.repeat(length, count)
     return Runs(rows, np.concatenate([runs for _, runs in tables]))

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from common.runs import Runs, runs_of
 from common.submodel import Layout, Submodel
 from server.coverage import Coverage
-from server.kernels import MAGIC, add_pair, scale
+from server.kernels import MAGIC, add_pair, beyond, scale
 from server.spread import Spread, spread_out
-from server.tiles import each_tile, tiles
+from server.tiles import each_part, each_tile, in_order
 
 MAX_ABS = 1024.0
 """Weights of this size or more are refused: sums would not be exact, and the client diverged."""
@@ -162,9 +162,14 @@ class CoverageFold:
         sums, self._sums = self._sums, None
         assert sums is not None
         new = sums.view(np.float32)
-        for tile in tiles(old.size):
-            mean = np.empty(tile.stop - tile.start, np.float32)
+
+        def average(tile: slice, room: NDArray[np.float64]) -> NDArray[np.float32]:
+            mean = room.view(np.float32)[: tile.stop - tile.start]
             scale(sums[tile], tile.start, *spread, old[tile], mean)
+            return mean
+
+        # In order: a tile's mean is written where sums were whose own means are already made.
+        for tile, mean in in_order(old.size, average):
             new[tile] = mean
         del new
         # Nobody else has seen the sums; what is cut off goes back to the system.
@@ -182,7 +187,7 @@ class CoverageFold:
         if self._sums is None:
             self._sums = np.zeros(self.layout.size)
         sums = self._sums
-        each_tile(sums.size, lambda tile, _: self._add_held(sums[tile], tile.start))
+        each_part(sums.size, lambda part: self._add_held(sums[part], part.start))
         self._held = 0
         for cohort in self._cohorts.values():
             cohort.held.clear()
@@ -208,9 +213,7 @@ def check_values(values: NDArray[np.float32], submodel: Submodel) -> None:
         raise ValueError(
             f"expected {submodel.size} float32 values, got {values.dtype} of shape {values.shape}"
         )
-    # No value exceeds the norm, which takes one pass and nearly always settles it. A NaN fails
-    # every comparison, so bounds catch it together with infinities.
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = np.dot(values, values)
-    if not square < MAX_ABS**2 / 2 and not (values.min() > -MAX_ABS and values.max() < MAX_ABS):
+    values, bad = read_only(values), []
+    each_part(values.size, lambda part: bad.append(beyond(values[part], MAX_ABS)))
+    if any(bad):
         raise ValueError(f"values are not finite or reach {MAX_ABS:g}: the client diverged")

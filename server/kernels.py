@@ -60,6 +60,16 @@ def add_pair(sums, first, a, b, share_a, share_b, rows, runs):  # type: ignore[n
 
 
 @_compiled
+def beyond(values, limit):  # type: ignore[no-untyped-def]
+    """Return how many values are not below a limit in size; those that are no number are not."""
+    count, limit = 0, np.float32(limit)
+    for j in range(values.size):
+        if not abs(values[j]) < limit:
+            count += 1
+    return count
+
+
+@_compiled
 def place(row, first, values, rows, runs):  # type: ignore[no-untyped-def]
     """Write a reply's values to a row for the coordinates from `first` on; see `add_pair`."""
     last = first + row.size
