@@ -6,7 +6,7 @@ Every message may start a fresh process, so what only training needs is imported
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from jaxtyping import Float32
 from numpy.typing import NDArray
@@ -21,8 +21,9 @@ from client.device import (
 from common.codecs import CODECS, quantise_with_feedback, residual_counts
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData, load_partition, own_images
+from common.records import field_of, pack_array
 from common.roll_call import RollCall, StepSeconds, pack_roll_call, unpack_question
-from common.wire import VALUES, TaskSpec, field_of, pack_reply, pack_too_large, unpack_task
+from common.wire import VALUES, TaskSpec, pack_reply, pack_too_large, unpack_task
 
 RESIDUAL = "residual"
 """The client's record of what was dropped of its last update, and of which submodel's."""
@@ -117,7 +118,7 @@ def _encoded(
     ):
         residual = state.array_records[RESIDUAL][VALUES].numpy()
     array, left = quantise_with_feedback(update, residual, codec.reply)
-    state[RESIDUAL] = ArrayRecord({VALUES: Array(left)})
+    state[RESIDUAL] = ArrayRecord({VALUES: pack_array(left)})
     state[f"{RESIDUAL}-of"] = ConfigRecord({"run": run, "round": spec.round, "kept": spec.bitmask})
     return array
 

@@ -12,7 +12,8 @@ from fractions import Fraction
 
 from flwr.app import ConfigRecord, RecordDict
 
-from common.wire import SPEC, WireError, field_of
+from common.records import WireError, field_of
+from common.wire import SPEC
 
 MOST_EXAMPLES = 2**40
 LONGEST_NAME = 64

@@ -10,17 +10,16 @@ server assigned: replies carry no mask.
 import hashlib
 import math
 from dataclasses import dataclass
-from io import BytesIO
-from typing import TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from common.codecs import CODECS, Encoding
 from common.importance import decode_scores, encode_scores
 from common.masked import submodel_from_bitmask
+from common.records import WireError, field_of, pack_array, read_array
 from common.submodel import Layout, Submodel, extract
 
 WEIGHTS = "weights"
@@ -30,21 +29,6 @@ VALUES = "values"
 
 MOST_IMAGES = 2**31
 """More than a client can train on in a round."""
-
-_T = TypeVar("_T", int, str, bytes, list)  # a bool is an int
-
-
-class WireError(ValueError):
-    """A message is not what it should be; the text says what was expected.
-
-    Args:
-        message: One line.
-        reason: The kind of error in a word, for counting.
-    """
-
-    def __init__(self, message: str, reason: str = "malformed") -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class TooLargeError(WireError):
@@ -125,9 +109,7 @@ def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict
             "assignment": spec.assignment,
         }
     )
-    return RecordDict(
-        {WEIGHTS: _array_record(CODECS[spec.codec].task.encode(values)), SPEC: record}
-    )
+    return RecordDict({WEIGHTS: _record(CODECS[spec.codec].task.encode(values)), SPEC: record})
 
 
 def unpack_task(
@@ -177,7 +159,7 @@ def pack_reply(
         record["importance"] = encode_scores(scores)
     return RecordDict(
         {
-            WEIGHTS: _array_record(array),
+            WEIGHTS: _record(array),
             SPEC: record,
             METRICS: MetricRecord(dict(metrics)),
         }
@@ -243,8 +225,8 @@ def payload_bytes(content: RecordDict) -> int:
     return sum(record.count_bytes() for record in content.values())
 
 
-def _array_record(array: NDArray) -> ArrayRecord:
-    return ArrayRecord({VALUES: Array(array)})
+def _record(values: NDArray) -> ArrayRecord:
+    return ArrayRecord({VALUES: pack_array(values)})
 
 
 def _values(content: RecordDict, encoding: Encoding, size: int) -> NDArray[np.float32]:
@@ -252,7 +234,7 @@ def _values(content: RecordDict, encoding: Encoding, size: int) -> NDArray[np.fl
     record = content.array_records.get(WEIGHTS)
     if record is None or list(record) != [VALUES]:
         raise WireError(f"the message needs exactly one array, '{WEIGHTS}.{VALUES}'")
-    array = _read(record[VALUES], encoding.dtype, encoding.length(size))
+    array = read_array(record[VALUES], encoding.dtype, encoding.length(size))
     try:
         return encoding.decode(array, size)
     except ValueError as error:
@@ -264,37 +246,3 @@ def _scores(record: ConfigRecord, size: int) -> NDArray[np.float32]:
     if len(codes := field_of(record, "importance", bytes)) != size:
         raise WireError(f"{len(codes)} bytes of importance for {size} coordinates")
     return decode_scores(codes)
-
-
-def _read(array: Array, dtype: np.dtype, size: int) -> NDArray:
-    """Return the array's values as a view of its bytes; nothing is allocated by what it claims."""
-    claim = f"{array.dtype} of shape {tuple(array.shape)}"
-    if array.stype != "numpy.ndarray" or array.dtype != dtype.name or array.shape != (size,):
-        kind = "dtype" if array.dtype != dtype.name else "size"
-        raise WireError(f"expected {size} values of {dtype.name}, got {claim}", kind)
-    stream = BytesIO(array.data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        shape, _, held = np.lib.format.read_array_header_1_0(stream)
-    except Exception as error:  # NumPy parses the header as Python, which can fail in many ways
-        raise WireError(f"the array is not NumPy's format 1.0: {error}") from None
-    payload = memoryview(array.data)[stream.tell() :]
-    if (
-        version != (1, 0)
-        or held != dtype
-        or shape != (size,)
-        or len(payload) != size * dtype.itemsize
-    ):
-        raise WireError(
-            f"expected {size} values of {dtype.name}, the data hold {len(payload)} bytes of {held} "
-            f"for shape {shape}"
-        )
-    return np.frombuffer(payload, dtype=dtype)
-
-
-def field_of(record: ConfigRecord, key: str, kind: type[_T]) -> _T:
-    """Return a field of a record, or raise WireError if it is missing or of another type."""
-    value = record.get(key)
-    if not isinstance(value, kind):
-        raise WireError(f"the spec's '{key}' is missing or not {kind.__name__}")
-    return value

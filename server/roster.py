@@ -18,8 +18,8 @@ from flwr.serverapp import Grid
 from common.config import RunConfig, parse_fleet
 from common.errors import UserError
 from common.layout import Layout
+from common.records import WireError
 from common.roll_call import RollCall, pack_question, unpack_roll_call
-from common.wire import WireError
 from server.fleet import Client, highest_rate, muster, required
 
 PAUSE = 0.1

@@ -85,14 +85,16 @@ def advance(
         config: The run's configuration; `server` and `ema` are read.
     """
     theta, moments = _stepped(state, aggregate, layout, config.server)
-    counts, images, last = (old.copy() for old in (state.counts, state.images, state.last))
+    counts, images, last = (np.empty(layout.coverage_size, np.int64) for _ in range(3))
     pulls: list[list[Float64[np.ndarray, _]]] = [[] for _ in config.ema.half_life]
-    for views in zip(*map(layout.coverage_views, (counts, images, last)), strict=True):
+    vectors = (state.counts, state.images, state.last, counts, images, last)
+    for views in zip(*map(layout.coverage_views, vectors), strict=True):
         sums = aggregate.coverage.sums(views[0][0]).astype(np.int64)
         clients, trained = sums[CLIENTS].ravel(), sums[IMAGES].ravel()
-        count, seen, when = (view.reshape(-1, clients.size) for _, view in views)
-        count += clients
-        seen += trained
+        *before, count, seen, when = (view.reshape(-1, clients.size) for _, view in views)
+        np.add(before[0], clients, out=count)
+        np.add(before[1], trained, out=seen)
+        when[...] = state.round + 1 if (clients > 0).all() else before[2]
         np.copyto(when, state.round + 1, where=clients > 0)
         # Mostly all atoms are trained alike, and there are a few dozen of them.
         seen = seen[:1] if (seen == seen[0]).all() else seen
@@ -149,21 +151,25 @@ def _averaged(
     emas: Float32[np.ndarray, "E P"], theta: Float32[np.ndarray, "P"], pulls: list[Spread]
 ) -> Float32[np.ndarray, "E P"]:
     """Return the moving averages after a round."""
-    emas = emas.copy()
-    for ema, pull in zip(emas, pulls, strict=True):
-        _move(ema, theta, pull)
-    return emas
+    moved = np.empty_like(emas)
+    for new, ema, pull in zip(moved, emas, pulls, strict=True):
+        _move(new, ema, theta, pull)
+    return moved
 
 
-def _move(ema: Float32[np.ndarray, "P"], theta: Float32[np.ndarray, "P"], pull: Spread) -> None:
-    """Move an average towards the weights, in place."""
+def _move(
+    new: Float32[np.ndarray, "P"],
+    ema: Float32[np.ndarray, "P"],
+    theta: Float32[np.ndarray, "P"],
+    pull: Spread,
+) -> None:
+    """Write an average that has moved towards the weights."""
     nothing = read_only(np.zeros(TILE, np.float32))
 
     def work(tile: slice, gap: Float64[np.ndarray, "tile"]) -> None:
         np.subtract(theta[tile], ema[tile], out=gap, dtype=np.float64)
-        step = np.empty(gap.size, np.float32)
-        scale(gap, tile.start, *pull, nothing[: gap.size], step)
+        scale(gap, tile.start, *pull, nothing[: gap.size], new[tile])
         # A correction, so that what is not pulled keeps its value bit for bit.
-        ema[tile] += step
+        new[tile] += ema[tile]
 
     each_tile(theta.size, work)

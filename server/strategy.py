@@ -17,7 +17,6 @@ from textwrap import shorten
 
 import numpy as np
 from flwr.app import (
-    Array,
     ArrayRecord,
     ConfigRecord,
     Message,
@@ -31,12 +30,14 @@ from jaxtyping import Float32, UInt8
 from common import wire
 from common.config import RunConfig
 from common.extraction import GlobalWeights, submodel_for
-from common.submodel import Layout, extract, pruning_error
+from common.records import WireError, pack_array
+from common.submodel import Layout, extract
 from server.aggregation import CoverageFold
 from server.coverage import Coverage
 from server.coverage_report import mask_changes
 from server.fleet import Client, participants, request_for, required, stretch_start
 from server.importance import ImportanceFold, asks_for_scores
+from server.parcels import Parcels
 from server.report import RoundReport
 from server.robust import RobustFold, fold_for
 from server.roster import Roster
@@ -91,7 +92,7 @@ class CoverageAvg(Strategy):
 
     def arrays(self) -> ArrayRecord:
         """Return the global weights as the record that Flower passes around."""
-        return ArrayRecord({wire.VALUES: Array(self.state.theta)})
+        return ArrayRecord({wire.VALUES: pack_array(self.state.theta)})
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -112,7 +113,7 @@ class CoverageAvg(Strategy):
         self.report.absent = sum(not client.present for client in fleet)
         deadline = time.monotonic() + self.config.round_timeout
         weights = self._weights = GlobalWeights(self.layout, self._policy_theta, self.state.scores)
-        scored = asks_for_scores(self.config, round)
+        parcels = Parcels(self.state.theta, self.config, round, asks_for_scores(self.config, round))
         for client in clients:
             submodel = submodel_for(
                 self.config.policy, request_for(self.layout, self.config, client, round, weights)
@@ -120,13 +121,11 @@ class CoverageAvg(Strategy):
             if submodel.rate > client.accepts:
                 self.report.reject(client.partition, "too large", "accepts no submodel so large")
                 continue
-            spec = wire.spec_for(submodel, round, self.config.policy, self.config.codec, scored)
-            values = extract(self.state.theta, submodel)
-            content = wire.pack_task(values, spec)
+            spec, content, error = parcels.pack(submodel)
             self.report.bytes_down += wire.payload_bytes(content)
             self.report.densities.append(submodel.density)
             self.report.masks[client.partition] = spec.bitmask
-            self.report.pruning_errors.append(pruning_error(self.state.theta, values))
+            self.report.pruning_errors.append(error)
             # A client that is away must not train on it when it comes back much later.
             message = Message(
                 content,
@@ -138,7 +137,7 @@ class CoverageAvg(Strategy):
             metadata = message.metadata
             yield message
             # The grid has numbered the message by now; only its number is kept, not its payload.
-            del message, content, values
+            del message, content
             gc.collect(1)
             self._tasks.open[metadata.message_id] = Task(client, submodel, spec, deadline)
 
@@ -247,7 +246,7 @@ class CoverageAvg(Strategy):
             limit = self.roster.limits[partition] = Fraction(error.k, self.layout.atom)
             text = f"out of memory at rate {task.client.rate}, can do {limit}"
             self.report.reject(partition, error.reason, text)
-        except wire.WireError as error:
+        except WireError as error:
             self.report.reject(partition, error.reason, f"refused: {error}")
         except ValueError as error:
             self.report.reject(partition, "not-finite", f"refused: {error}")

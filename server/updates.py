@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from common.records import WireError
 from common.submodel import Submodel
-from common.wire import WireError
 from server.aggregation import check_values
 
 WINDOW = 5

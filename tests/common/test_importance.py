@@ -10,6 +10,7 @@ from common import wire
 from common.extraction import GlobalWeights, Request, submodel_for
 from common.importance import LARGEST, SMALLEST, UNSCORED, decode_scores, encode_scores
 from common.masked import MaskedSubmodel, by_coordinate, masked_submodel
+from common.records import WireError
 from common.submodel import extract
 from tests.layouts import chain_layout
 
@@ -102,6 +103,6 @@ def test_other_scores_than_a_byte_a_coordinate_are_malformed(codes: bytes | str 
     content = wire.pack_reply(extract(THETA, SUBMODEL), spec, METRICS)
     record = dict(content.config_records["spec"])
     content["spec"] = ConfigRecord(record if codes is None else {**record, "importance": codes})
-    with pytest.raises(wire.WireError, match="importance") as caught:
+    with pytest.raises(WireError, match="importance") as caught:
         wire.unpack_reply(content, spec, SUBMODEL)
     assert caught.value.reason == "malformed"

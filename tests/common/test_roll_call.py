@@ -5,9 +5,10 @@ from fractions import Fraction
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from common.records import WireError
 from common.roll_call import RollCall, pack_question, pack_roll_call, unpack_question
 from common.roll_call import unpack_roll_call as unpack
-from common.wire import SPEC, WireError
+from common.wire import SPEC
 
 ANSWER = RollCall(4, 180, (3, 8, 8), "Käfer 4", 2, Fraction(1, 2), 2**33, ((Fraction(1, 4), 0.01),))
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from common import wire
 from common.codecs import CODECS
 from common.config import RunConfig
+from common.records import WireError
 from common.submodel import Submodel, extract, full_submodel
 from common.unet import layout_of
 from tests.layouts import chain_layout, submodels
@@ -127,7 +128,7 @@ HUGE_HEADER = Array(np.zeros(1, np.float32)).data.replace(b"(1,)", b"(9,)")
     ],
 )
 def test_arrays_that_are_not_what_was_asked_for_are_refused(array: Array, message: str) -> None:
-    with pytest.raises(wire.WireError, match=message):
+    with pytest.raises(WireError, match=message):
         wire.unpack_reply(_reply(array), SPEC, FULL)
 
 
@@ -146,7 +147,7 @@ def test_integers_that_are_not_what_was_asked_for_are_refused(
     array: np.ndarray, reason: str, message: str
 ) -> None:
     spec = wire.spec_for(FULL, 3, "static", "int8")
-    with pytest.raises(wire.WireError, match=message) as caught:
+    with pytest.raises(WireError, match=message) as caught:
         wire.unpack_reply(wire.pack_reply(array, spec, METRICS), spec, FULL)
     assert caught.value.reason == reason
 
@@ -156,22 +157,22 @@ def test_a_task_in_a_codec_that_nobody_knows_is_refused() -> None:
     record = content.config_records["spec"]
     record["codec"] = "int2"
     record["assignment"] = replace(SPEC, codec="int2").assignment
-    with pytest.raises(wire.WireError, match="codec 'int2' is not one of float32, float16, bfl"):
+    with pytest.raises(WireError, match="codec 'int2' is not one of float32, float16, bfl"):
         wire.unpack_task(content, LAYOUT)
 
 
 def test_a_reply_to_another_round_or_without_its_records_is_refused() -> None:
     later = wire.spec_for(FULL, 4, "static", "float32")
-    with pytest.raises(wire.WireError, match="does not answer"):
+    with pytest.raises(WireError, match="does not answer"):
         wire.unpack_reply(wire.pack_reply(THETA, SPEC, METRICS), later, FULL)
     for missing in ("spec", "weights", "metrics"):
         content = wire.pack_reply(THETA, SPEC, METRICS)
         del content[missing]
-        with pytest.raises(wire.WireError):
+        with pytest.raises(WireError):
             wire.unpack_reply(content, SPEC, FULL)
     content = wire.pack_reply(THETA, SPEC, METRICS)
     content["weights"] = ArrayRecord({"values": Array(THETA), "more": Array(THETA)})
-    with pytest.raises(wire.WireError, match="exactly one array"):
+    with pytest.raises(WireError, match="exactly one array"):
         wire.unpack_reply(content, SPEC, FULL)
 
 
@@ -188,7 +189,7 @@ def test_a_reply_to_another_round_or_without_its_records_is_refused() -> None:
 def test_a_tampered_task_is_refused(key: str, value: object, message: str) -> None:
     content = wire.pack_task(THETA, SPEC)
     content.config_records["spec"][key] = value  # type: ignore[assignment]
-    with pytest.raises(wire.WireError, match=message):
+    with pytest.raises(WireError, match=message):
         wire.unpack_task(content, LAYOUT)
 
 
@@ -198,7 +199,7 @@ def test_kept_channels_that_are_no_submodel_are_refused() -> None:
         ({"k": 2}, "every atom must keep"),
     ):
         content = wire.pack_task(THETA, replace(SPEC, **change))
-        with pytest.raises(wire.WireError, match=message):
+        with pytest.raises(WireError, match=message):
             wire.unpack_task(content, LAYOUT)
 
 
@@ -215,7 +216,7 @@ def test_kept_channels_that_are_no_submodel_are_refused() -> None:
 def test_metrics_out_of_bounds_are_refused(key: str, value: object, reason: str) -> None:
     content = wire.pack_reply(THETA, SPEC, METRICS)
     content.metric_records["metrics"][key] = value  # type: ignore[assignment]
-    with pytest.raises(wire.WireError, match=f"metrics.{key}") as caught:
+    with pytest.raises(WireError, match=f"metrics.{key}") as caught:
         wire.unpack_reply(content, SPEC, FULL)
     assert caught.value.reason == reason
 
@@ -233,5 +234,5 @@ def test_a_client_without_enough_memory_says_what_it_can_hold() -> None:
         wire.unpack_reply(wire.pack_too_large(FULL.k - 1, SPEC), SPEC, FULL)
     assert caught.value.k == FULL.k - 1
     for k in (-1, FULL.k):
-        with pytest.raises(wire.WireError, match="can-hold"):
+        with pytest.raises(WireError, match="can-hold"):
             wire.unpack_reply(wire.pack_too_large(k, SPEC), SPEC, FULL)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.records import WireError
 from common.submodel import extract, full_submodel
-from common.wire import WireError
 from server.updates import DEVIATIONS, FEWEST, WINDOW, NormCheck
 from tests.layouts import chain_layout
 
