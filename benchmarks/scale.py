@@ -123,6 +123,11 @@ def main(
         print(json.dumps(row), flush=True)
         rows.append(row)
     write_json(folder / "scale.json", rows)
+    draw(rows, folder / "scale.png")
+
+
+def draw(rows: list[dict[str, float]], path: Path) -> None:
+    """Draw what every fleet took."""
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     titles = {
         "round": "a round (s)",
@@ -131,8 +136,11 @@ def main(
     }
     for axes, (key, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
         axes.plot([row["clients"] for row in rows], [row[key] for row in rows], "o-")
-        axes.set(xlabel="clients in the fleet", title=title, ylim=(0, None), xscale="log")
-    save_figure(figure, folder / "scale.png")
+        top = 1.2 * max(row[key] for row in rows)
+        axes.set(xlabel="clients in the fleet", title=title, ylim=(0, top), xscale="log")
+        axes.set_xticks([row["clients"] for row in rows], [str(row["clients"]) for row in rows])
+        axes.minorticks_off()
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":
