@@ -16,10 +16,12 @@ MAY_IMPORT = {
 }
 FLOWER = {
     "common/roll_call.py",
+    "common/records.py",
     "common/wire.py",
     "server/app.py",
     "server/roster.py",
     "server/tasks.py",
+    "server/parcels.py",
     "server/strategy.py",
     "server/grid.py",
     "client/app.py",
