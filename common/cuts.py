@@ -117,7 +117,7 @@ class Cutout:
             yield whole, own, kept[part]
 
     @cached_property
-    def runs(self) -> "tuple[Int64[np.ndarray, 'rows'], Int64[np.ndarray, 'runs 3']]":
+    def runs(self) -> tuple[Int64[np.ndarray, "rows"], Int64[np.ndarray, "runs 3"]]:
         """Where rows of the flat tensor begin, and the runs of kept coordinates that all have.
 
         Of each run the start within its row, the length, and the kept coordinates before it.

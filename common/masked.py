@@ -69,7 +69,7 @@ class Places:
         yield whole, self.positions, kept
 
     @property
-    def runs(self) -> "tuple[Int64[np.ndarray, 'rows'], Int64[np.ndarray, 'runs 3']]":
+    def runs(self) -> tuple[Int64[np.ndarray, "rows"], Int64[np.ndarray, "runs 3"]]:
         """One row, and its runs of kept coordinates; see `common.cuts.Cutout.runs`."""
         return np.zeros(1, np.int64), neighbours(self.positions)
 

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numpy.typing import NDArray
 
-from common.runs import Runs, runs_of
 from common.submodel import Layout, Submodel
 from server.coverage import Coverage
-from server.kernels import MAGIC, add_pair, beyond, scale
+from server.kernels import MAGIC, add_pair, beyond, read_only, scale
+from server.runs import Runs, runs_of
 from server.spread import Spread, spread_out
 from server.tiles import each_part, each_tile, in_order
 
@@ -132,7 +132,13 @@ class CoverageFold:
         return self._coverage().vector(CLIENTS)
 
     def finish(self, theta: Float32[np.ndarray, "P"]) -> Aggregate:
-        """Return the average where there is one and `theta` everywhere else."""
+        """Return the average where there is one and `theta` everywhere else.
+
+        Raises:
+            ValueError: `theta` is not a vector of this model's.
+        """
+        if theta.shape != (self.layout.size,):
+            raise ValueError(f"weights of shape {theta.shape} for {self.layout.size} coordinates")
         coverage = self._coverage()
         factors = [
             np.divide(1.0, shares, out=np.zeros(shares.size), where=shares > 0)
@@ -163,8 +169,8 @@ class CoverageFold:
         assert sums is not None
         new = sums.view(np.float32)
 
-        def average(tile: slice, room: NDArray[np.float64]) -> NDArray[np.float32]:
-            mean = room.view(np.float32)[: tile.stop - tile.start]
+        def average(tile: slice) -> NDArray[np.float32]:
+            mean = np.empty(tile.stop - tile.start, np.float32)
             scale(sums[tile], tile.start, *spread, old[tile], mean)
             return mean
 
@@ -198,13 +204,6 @@ class CoverageFold:
             for a, share_a in held:
                 b, share_b = next(held, (a, 0.0))
                 add_pair(sums, first, a, b, share_a, share_b, *cohort.runs)
-
-
-def read_only(array: NDArray) -> NDArray:
-    """Return a view that cannot be written to, so that compiled loops meet one kind of array."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def check_values(values: NDArray[np.float32], submodel: Submodel) -> None:

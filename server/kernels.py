@@ -6,99 +6,140 @@ source says: nothing is reordered or fused.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Table = NDArray[np.int64]
 
 MAGIC = 1.5 * 2.0**10
 """Adding and subtracting this rounds a float64 below 2^9 to the nearest multiple of 2^-42."""
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, and keep the machine code beside the source if that can be."""
+def compiled(function: Function) -> Function:
+    """Compile at the first call, and keep the machine code beside the source if that can be.
+
+    Nothing checks an index in compiled code: who calls it answers for sizes.
+    """
     try:
         return numba.njit(function, cache=True, nogil=True, error_model="numpy")
     except RuntimeError:  # there is no folder to keep it in
         return numba.njit(function, nogil=True, error_model="numpy")
 
 
-@_compiled
-def add_pair(sums, first, a, b, share_a, share_b, rows, runs):  # type: ignore[no-untyped-def]
+def read_only(array: NDArray) -> NDArray:
+    """Return a view that cannot be written to, so that compiled loops meet one kind of array."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@compiled
+def add_pair(
+    sums: Doubles,
+    first: int,
+    a: Floats,
+    b: Floats,
+    share_a: float,
+    share_b: float,
+    rows: Table,
+    runs: Table,
+) -> None:
     """Add two replies of one submodel, times their shares and rounded to 2^-42, to sums.
 
     Two at once, because every sum is then read and written half as often.
 
     Args:
-        sums: Of the coordinates from `first` on, float64.
+        sums: Of the coordinates from `first` on.
         first: The first of them.
-        a: One reply's kept coordinates, float32.
+        a: One reply's kept coordinates.
         b: The other's; the same again with a share of 0 if there is none.
         share_a: What to multiply `a` by.
         share_b: What to multiply `b` by.
-        rows: Where kept coordinates lie; see `common.runs.Runs`.
+        rows: Where kept coordinates lie; see `server.runs.Runs`.
         runs: The same.
     """
     last = first + sums.size
-    for row in range(max(np.searchsorted(rows[:, 0], first, side="right") - 1, 0), len(rows)):
-        base, source, begin, end = rows[row]
+    for row in range(_before(rows, first), len(rows)):
+        base, _, begin, end = rows[row]
         if base >= last:
             break
-        if base < first:
-            begin += max(np.searchsorted(runs[begin:end, 0], first - base, side="right") - 1, 0)
-        for run in range(begin, end):
-            start, length, before = runs[run]
-            at, stop = max(base + start, first), min(base + start + length, last)
+        for run in range(begin + _before(runs[begin:end], first - base), end):
+            at, stop, source = _clipped(rows[row], runs[run], first, last)
             if at >= last:
                 break
             # Unsigned, so that no index can be meant to count from the end.
-            to, of = np.uint64(at - first), np.uint64(source + before + at - base - start)
+            to, of = np.uint64(at - first), np.uint64(source)
             for j in range(np.uint64(max(stop - at, 0))):
                 one = (np.float64(a[of + j]) * share_a + MAGIC) - MAGIC
                 other = (np.float64(b[of + j]) * share_b + MAGIC) - MAGIC
                 sums[to + j] += one + other
 
 
-@_compiled
-def beyond(values, limit):  # type: ignore[no-untyped-def]
+@compiled
+def place(out: Floats, first: int, values: Floats, rows: Table, runs: Table) -> None:
+    """Write a reply's values to where they belong from `first` on; see `add_pair`."""
+    last = first + out.size
+    for row in range(_before(rows, first), len(rows)):
+        base, _, begin, end = rows[row]
+        if base >= last:
+            break
+        for run in range(begin + _before(runs[begin:end], first - base), end):
+            at, stop, source = _clipped(rows[row], runs[run], first, last)
+            if at >= last:
+                break
+            for j in range(stop - at):
+                out[at - first + j] = values[source + j]
+
+
+@compiled
+def _before(table: Table, place: int) -> int:
+    """Return the last line of an ascending table that begins at a place or before, or the first."""
+    return max(int(np.searchsorted(table[:, 0], place, side="right")) - 1, 0)
+
+
+@compiled
+def _clipped(row: Table, run: Table, first: int, last: int) -> tuple[int, int, int]:
+    """Return which coordinates of a run are within `first … last`, and where their values start."""
+    start = row[0] + run[0]
+    at, stop = max(start, first), min(start + run[1], last)
+    return at, stop, row[1] + run[2] + at - start
+
+
+@compiled
+def beyond(values: Floats, limit: float) -> int:
     """Return how many values are not below a limit in size; those that are no number are not."""
-    count, limit = 0, np.float32(limit)
+    count, most = 0, np.float32(limit)
     for j in range(values.size):
-        if not abs(values[j]) < limit:
+        if not abs(values[j]) < most:
             count += 1
     return count
 
 
-@_compiled
-def place(row, first, values, rows, runs):  # type: ignore[no-untyped-def]
-    """Write a reply's values to a row for the coordinates from `first` on; see `add_pair`."""
-    last = first + row.size
-    for i in range(max(np.searchsorted(rows[:, 0], first, side="right") - 1, 0), len(rows)):
-        base, source, begin, end = rows[i]
-        if base >= last:
-            break
-        for run in range(begin, end):
-            start, length, before = runs[run]
-            at, stop = max(base + start, first), min(base + start + length, last)
-            for j in range(at, stop):
-                row[j - first] = values[source + before + j - base - start]
-
-
-@_compiled
-def scale(values, first, numbers, table, default, out):  # type: ignore[no-untyped-def]
+@compiled
+def scale(
+    values: Doubles, first: int, numbers: Doubles, table: Table, default: Floats, out: Floats
+) -> None:
     """Multiply values by a number each; where that is 0, take the default instead.
 
     Args:
-        values: Of the coordinates from `first` on, float64.
+        values: Of the coordinates from `first` on.
         first: The first of them.
         numbers: What to multiply by; see `server.spread.Spread`.
         table: The same.
-        default: For the same coordinates, float32.
-        out: Where the result goes, float32.
+        default: For the same coordinates.
+        out: Where the result goes.
     """
     last = first + values.size
-    for row in range(max(np.searchsorted(table[:, 0], first, side="right") - 1, 0), len(table)):
+    for row in range(_before(table, first), len(table)):
         offset, end, begin, count, group = table[row]
+        if offset >= last:
+            break
         at, stop = max(offset, first), min(end, last)
         while at < stop:
             entry = (at - offset) // group % count
@@ -120,5 +161,3 @@ def scale(values, first, numbers, table, default, out):  # type: ignore[no-untyp
                     scaled = np.float32(values[k + j] * number)
                     out[k + j] = scaled if number != 0 else kept
             at += size
-        if end >= last:
-            break

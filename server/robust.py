@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from common.runs import Runs, runs_of
 from common.submodel import Layout, Submodel
-from server.aggregation import Aggregate, CoverageFold, check_values, read_only
+from server.aggregation import Aggregate, CoverageFold, check_values
 from server.coverage import Coverage
-from server.kernels import MAGIC, place
+from server.kernels import MAGIC, place, read_only
+from server.runs import Runs, runs_of
 from server.tiles import TILE
 
 MEDIAN = 0.5

@@ -9,9 +9,9 @@ from common.config import RunConfig, parse_fleet
 from common.extraction import needs_scores
 from common.sections import ServerConfig
 from common.submodel import Layout
-from server.aggregation import CLIENTS, IMAGES, Aggregate, read_only
+from server.aggregation import CLIENTS, IMAGES, Aggregate
 from server.importance import no_scores
-from server.kernels import scale
+from server.kernels import read_only, scale
 from server.optimizers import OPTIMIZERS, plain
 from server.spread import Spread, spread_out
 from server.tiles import TILE, each_tile
@@ -91,11 +91,12 @@ def advance(
     for views in zip(*map(layout.coverage_views, vectors), strict=True):
         sums = aggregate.coverage.sums(views[0][0]).astype(np.int64)
         clients, trained = sums[CLIENTS].ravel(), sums[IMAGES].ravel()
-        *before, count, seen, when = (view.reshape(-1, clients.size) for _, view in views)
-        np.add(before[0], clients, out=count)
-        np.add(before[1], trained, out=seen)
-        when[...] = state.round + 1 if (clients > 0).all() else before[2]
-        np.copyto(when, state.round + 1, where=clients > 0)
+        old_count, old_seen, old_when, count, seen, when = (
+            view.reshape(-1, clients.size) for _, view in views
+        )
+        np.add(old_count, clients, out=count)
+        np.add(old_seen, trained, out=seen)
+        when[...] = np.where(clients > 0, state.round + 1, old_when)
         # Mostly all atoms are trained alike, and there are a few dozen of them.
         seen = seen[:1] if (seen == seen[0]).all() else seen
         for half_life, parts in zip(config.ema.half_life, pulls, strict=True):
@@ -164,7 +165,7 @@ def _move(
     pull: Spread,
 ) -> None:
     """Write an average that has moved towards the weights."""
-    nothing = read_only(np.zeros(TILE, np.float32))
+    nothing = read_only(np.zeros(min(TILE, theta.size), np.float32))
 
     def work(tile: slice, gap: Float64[np.ndarray, "tile"]) -> None:
         np.subtract(theta[tile], ema[tile], out=gap, dtype=np.float64)

@@ -25,9 +25,11 @@ def tiles(size: int, tile: int) -> list[slice]:
 def each_part(size: int, work: Callable[[slice], None]) -> None:
     """Do the work for a vector cut into as many parts as there are threads for it."""
     threads = _threads(size)
-    parts = tiles(size, -(-size // threads))
+    if threads == 1:
+        return work(slice(0, size))
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, parts))
+        list(pool.map(work, tiles(size, -(-size // threads))))
+    return None
 
 
 def each_tile(size: int, work: Callable[[slice, Float64[np.ndarray, "tile"]], None]) -> None:
@@ -39,30 +41,24 @@ def each_tile(size: int, work: Callable[[slice, Float64[np.ndarray, "tile"]], No
     """
     queue = iter(tiles(size, TILE))
 
-    def drain() -> None:
-        room = np.empty(TILE)
+    def drain(_: slice) -> None:
+        room = np.empty(min(TILE, size))
         for tile in queue:
             work(tile, room[: tile.stop - tile.start])
 
-    threads = _threads(size)
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(drain) for _ in range(threads)]:
-            done.result()
+    each_part(size, drain)
 
 
-def in_order(
-    size: int, work: Callable[[slice, Float64[np.ndarray, "tile"]], T]
-) -> Iterator[tuple[slice, T]]:
-    """Yield every tile and what the work makes of it, from the first on; a few are at work at once.
+def in_order(size: int, work: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
+    """Yield large tiles and what the work makes of them, in order; a few are at work at once.
 
-    When a tile is yielded, the work on all tiles before it has ended. Rooms are used again.
+    When a tile is yielded, the work on all tiles before it has ended.
     """
     threads, waiting = _threads(size), tiles(size, 4 * TILE)
-    rooms = [np.empty(4 * TILE) for _ in range(2 * threads)]
     with ThreadPoolExecutor(threads) as pool:
         while waiting:
-            some, waiting = waiting[: len(rooms)], waiting[len(rooms) :]
-            yield from zip(some, pool.map(work, some, rooms), strict=True)
+            some, waiting = waiting[: 2 * threads], waiting[2 * threads :]
+            yield from zip(some, pool.map(work, some), strict=True)
 
 
 def _threads(size: int) -> int:

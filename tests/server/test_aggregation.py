@@ -112,11 +112,16 @@ def test_a_client_that_did_not_reply_lowers_no_coordinate() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, MAX_ABS, -MAX_ABS])
-def test_bad_values_are_refused_and_leave_no_trace(bad: float) -> None:
+@pytest.mark.parametrize("place", [0, 17, LAYOUT.size - 1])
+def test_bad_values_are_refused_and_leave_no_trace(
+    bad: float, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.tiles.THREAD", 100)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
     submodel = full_submodel(LAYOUT)
     fold = CoverageFold(LAYOUT, 2.0)
     values = THETA.copy()
-    values[17] = bad
+    values[place] = bad
     with pytest.raises(ValueError, match="not finite or reach"):
         fold.add(values, submodel, 1.0, images=1)
     assert fold.finish(THETA).theta.tobytes() == THETA.tobytes()
@@ -138,6 +143,8 @@ def test_a_total_that_cannot_be_divided_by_is_refused(total: float) -> None:
 
 def test_values_of_another_submodel_or_type_are_refused() -> None:
     fold = CoverageFold(LAYOUT, 1.0)
+    with pytest.raises(ValueError, match=f"for {LAYOUT.size} coordinates"):
+        fold.finish(THETA[:-1])
     with pytest.raises(ValueError, match="expected"):
         fold.add(THETA[:-1], full_submodel(LAYOUT), 1.0, images=1)
 

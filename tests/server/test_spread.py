@@ -1,11 +1,13 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.submodel import Axis, Layout, Parameter
-from server.aggregation import read_only
-from server.kernels import scale
+from server.kernels import compiled, read_only, scale
 from server.spread import spread_out
 from server.tiles import each_part, each_tile, in_order
 from tests.layouts import chain_layout
@@ -43,26 +45,41 @@ def test_a_dimension_without_channels_between_two_with_some_is_refused() -> None
         spread_out(layout, [np.ones(16)])
 
 
+def _tile_by_tile(size: int, work: Callable[[slice], None]) -> None:
+    each_tile(size, lambda tile, _: work(tile))
+
+
+def _one_after_the_other(size: int, work: Callable[[slice], None]) -> None:
+    tiles = [tile for tile, _ in in_order(size, work)]
+    assert [i for tile in tiles for i in range(tile.start, tile.stop)] == list(range(size))
+
+
 @pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("spread", [each_part, _tile_by_tile, _one_after_the_other])
 def test_work_is_done_once_everywhere_and_errors_come_out(
-    threads: int, monkeypatch: pytest.MonkeyPatch
+    spread: Callable[[int, Callable[[slice], None]], None],
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("server.tiles.TILE", 7)
     monkeypatch.setattr("server.tiles.THREAD", 10)
     monkeypatch.setattr("os.cpu_count", lambda: threads)
-    for work in (each_part, lambda size, add: each_tile(size, lambda tile, _: add(tile))):
-        done = np.zeros(100, int)
+    done = np.zeros(100, int)
 
-        def add(tile: slice) -> None:
-            done[tile] += 1  # noqa: B023
+    def add(tile: slice) -> None:
+        done[tile] += 1
 
-        work(100, add)
-        assert (done == 1).all()
-    tiles = [tile for tile, _ in in_order(100, lambda tile, room: None)]
-    assert [i for tile in tiles for i in range(tile.start, tile.stop)] == list(range(100))
+    spread(100, add)
+    assert (done == 1).all()
 
-    def fail(part: slice) -> None:
+    def fail(tile: slice) -> None:
         raise RuntimeError("out of luck")
 
     with pytest.raises(RuntimeError, match="out of luck"):
-        each_part(100, fail)
+        spread(100, fail)
+
+
+def test_loops_are_compiled_also_where_machine_code_cannot_be_kept() -> None:
+    names: dict[str, Any] = {}
+    exec("def twice(x):\n    return 2 * x", names)  # a function from no file has no folder
+    assert compiled(names["twice"])(21) == 42

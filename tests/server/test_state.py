@@ -7,7 +7,7 @@ import pytest
 
 from common.config import RunConfig
 from common.sections import EmaConfig, ServerConfig
-from common.submodel import Submodel, extract
+from common.submodel import Submodel, extract, full_submodel
 from server.aggregation import CoverageFold
 from server.optimizers import OPTIMIZERS
 from server.state import ServerState, advance, initial_state
@@ -124,3 +124,32 @@ def test_counts_and_images_add_up_over_rounds() -> None:
         expected[_submodel(1).coverage_index(parameter)] = 3
         np.testing.assert_array_equal(counts, expected)
     np.testing.assert_array_equal(state.images, 64 * state.counts)
+
+
+def test_an_average_counts_every_coordinate_s_own_images_also_where_atoms_differ() -> None:
+    """Against the definition on every coordinate, after a round in which each atom had its own."""
+    rng = np.random.default_rng(4)
+    own = {
+        name: np.stack([rng.permutation(LAYOUT.atom)[:2] for _ in range(axis.size // LAYOUT.atom)])
+        for name, axis in LAYOUT.axes.items()
+    }
+    state = _start()
+    (seen, last), ema = np.zeros((2, LAYOUT.size)), state.ema.astype(np.float64)
+    for submodel, images in (
+        (Submodel.from_positions(LAYOUT, 2, own), 300),
+        (full_submodel(LAYOUT), 100),
+        (_submodel(1), 50),
+    ):
+        state = _round(state, submodel, images, half_lives=(1000,), ramp=0.5)
+        trained = np.zeros(LAYOUT.size)
+        kept = extract(np.arange(LAYOUT.size, dtype=np.float32), submodel).astype(int)
+        trained[kept] = images
+        seen += trained
+        keep = 2 ** (-trained / np.clip(np.minimum(1000, 0.5 * seen), 1e-9, None))
+        ema = keep * ema + (1 - keep) * state.theta
+        np.testing.assert_allclose(state.ema, ema, rtol=1e-5, atol=1e-6)
+        last[kept] = state.round
+        for vector, expected in ((state.images, seen), (state.last, last)):
+            for parameter, view in LAYOUT.coverage_views(vector):
+                on_all = np.broadcast_to(view, parameter.shape)
+                np.testing.assert_array_equal(on_all, LAYOUT.view(expected, parameter))
