@@ -14,8 +14,8 @@ from common.policies import foreign
 from common.unet import layout_of
 from server.app import federate
 from server.preflight import rehearse
+from tests.federations import TINY
 from tests.local_grid import LocalGrid
-from tests.server.test_federation import TINY
 
 MODULE = """
     import numpy as np

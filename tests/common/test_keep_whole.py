@@ -13,8 +13,8 @@ from common.sections import ModelConfig
 from common.submodel import extract
 from common.unet import initial_weights, layout_of
 from server.app import federate
+from tests.federations import TINY, final_state
 from tests.local_grid import LocalGrid
-from tests.server.test_federation import TINY, _state
 
 CUT, WHOLE = ModelConfig(), ModelConfig(keep_whole="time")
 EMBEDDING = (32 + 1 + 128) * 128
@@ -72,7 +72,7 @@ def test_all_clients_of_a_run_train_it(tmp_path: Path) -> None:
     changes = {"model": model, "fleet": "1x1 1/2x2", "rounds": 1, "policy": "static"}
     config = TINY.model_copy(update=changes)
     federate(LocalGrid(config), config, tmp_path)
-    layout, state = layout_of(model, 1), _state(config, tmp_path)
+    layout, state = layout_of(model, 1), final_state(config, tmp_path)
     before = initial_weights(model, 1, config.seed)
     for parameter, counts in layout.coverage_views(state.counts):
         whole = parameter.name.startswith("time_embedding")

@@ -31,9 +31,9 @@ from common.wire import (
 from server import tiles
 from server.aggregation import CoverageFold
 from server.app import federate
+from tests.federations import TINY, final_state
 from tests.layouts import chain_layout
 from tests.local_grid import LocalGrid
-from tests.server.test_federation import TINY, _state
 
 LAYOUT = by_coordinate(chain_layout(atom=4, atoms=3))
 
@@ -185,7 +185,7 @@ def test_weights_that_nobody_keeps_stay_as_they_are_in_a_run(tmp_path: Path) -> 
     grid = LocalGrid(config)
     federate(grid, config, tmp_path)
     layout = by_coordinate(layout_of(config.model, 1))
-    state = _state(config, tmp_path)
+    state = final_state(config, tmp_path)
     before = initial_weights(config.model, 1, config.seed)
     never = state.counts == 0
     assert 0.6 < never.mean() < 0.75

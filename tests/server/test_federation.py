@@ -10,53 +10,17 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from common.config import RunConfig
 from common.errors import UserError
 from common.sections import EmaConfig
 from common.unet import initial_weights, layout_of
 from common.wire import SPEC, WEIGHTS
 from server.app import federate
-from server.checkpoint import checkpoints, load_checkpoint, round_of, save_checkpoint
-from server.history import Row, read_rows
+from server.history import read_rows
 from server.recorder import Recorder
-from server.state import ServerState, initial_state
+from server.state import initial_state
 from server.strategy import NoUsableReplyError
+from tests.federations import TINY, run, tiny_with
 from tests.local_grid import LocalGrid, Mishap
-
-TINY = RunConfig.from_flat(
-    {
-        "rounds": 3,
-        "local-steps": 2,
-        "batch-size": 8,
-        "fleet": "1x1 1/2x2 1/4x1",
-        "policy": "balanced",
-        "model.widths": "8,16",
-        "model.groups": 2,
-        "evaluation.samples": 64,
-        "evaluation.evaluations": 2,
-    }
-)
-TIMES = ("seconds_train", "seconds_aggregate", "seconds_evaluate", "seconds_slowest")
-
-
-def _with(**changes: Any) -> RunConfig:
-    return TINY.model_copy(update=changes)
-
-
-def _run(config: RunConfig, run_dir: Path, **grid: Any) -> tuple[ServerState, list[Row]]:
-    federate(LocalGrid(config, **grid), config, run_dir)
-    return _state(config, run_dir), _rows(run_dir)
-
-
-def _state(config: RunConfig, run_dir: Path) -> ServerState:
-    return load_checkpoint(
-        checkpoints(run_dir / "checkpoints")[-1], config, layout_of(config.model, 1)
-    )
-
-
-def _rows(run_dir: Path) -> list[Row]:
-    rows = read_rows(run_dir / "history.jsonl")
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 def _losing(*partitions: int) -> Mishap:
@@ -138,9 +102,9 @@ def test_integers_travel_both_ways_in_about_their_bytes(
 ) -> None:
     """And the model learns about what it learns in float32."""
     model = TINY.model.model_copy(update={"widths": (16, 32)})
-    config = _with(fleet="1x2", policy="full", rounds=3, model=model, evaluate_every=9)
-    exact, exact_rows = _run(config, tmp_path / "float32")
-    state, rows = _run(config.model_copy(update={"codec": codec}), tmp_path / codec)
+    config = tiny_with(fleet="1x2", policy="full", rounds=3, model=model, evaluate_every=9)
+    exact, exact_rows = run(config, tmp_path / "float32")
+    state, rows = run(config.model_copy(update={"codec": codec}), tmp_path / codec)
     values = 2 * state.theta.size
     assert 0.5 * values < rows[1]["bytes_down"] < down * values
     assert 0.5 * values < rows[1]["bytes_up"] < up * values
@@ -160,23 +124,23 @@ def test_integers_travel_both_ways_in_about_their_bytes(
 def test_any_order_of_arrival_gives_the_same_bits(
     tmp_path: Path, order: Callable[[int], int], changes: dict[str, Any]
 ) -> None:
-    config = _with(**changes)
-    first, rows = _run(config, tmp_path / "a")
-    second, other_rows = _run(config, tmp_path / "b", order=order)
+    config = tiny_with(**changes)
+    first, rows = run(config, tmp_path / "a")
+    second, other_rows = run(config, tmp_path / "b", order=order)
     assert first.theta.tobytes() == second.theta.tobytes()
     assert first.emas.tobytes() == second.emas.tobytes()
     assert json.dumps(rows) == json.dumps(other_rows)
 
 
 def test_another_seed_gives_another_model(tmp_path: Path) -> None:
-    first, _ = _run(TINY, tmp_path / "a")
-    second, _ = _run(_with(seed=1), tmp_path / "b")
+    first, _ = run(TINY, tmp_path / "a")
+    second, _ = run(tiny_with(seed=1), tmp_path / "b")
     assert first.theta.tobytes() != second.theta.tobytes()
 
 
 def test_several_averages_are_all_scored_at_the_end_and_the_best_is_named(tmp_path: Path) -> None:
-    config = _with(rounds=2, ema=EmaConfig(half_life=(100_000, 0)))
-    state, rows = _run(config, tmp_path)
+    config = tiny_with(rounds=2, ema=EmaConfig(half_life=(100_000, 0)))
+    state, rows = run(config, tmp_path)
     assert state.emas.shape[0] == 2
     summary = json.loads((tmp_path / "summary.json").read_text())
     scores = summary["widths"]["1"]["frechet_by_half_life"]
@@ -190,67 +154,10 @@ def test_several_averages_are_all_scored_at_the_end_and_the_best_is_named(tmp_pa
     assert summary["frechet_ema"] == best["frechet_ema"] == summary["report"]["frechet"]
 
 
-@pytest.mark.parametrize(
-    ("round_of_crash", "changes"),
-    [
-        (1, {}),
-        (2, {}),
-        (3, {}),
-        (2, {"policy": "magnitude", "refresh_every": 2}),
-        (2, {"codec": "bfloat16"}),
-        # Clients keep something of round 5, without which nobody can go on from there.
-        (6, {"codec": "int4", "policy": "static", "rounds": 6, "evaluate_every": 9}),
-    ],
-)
-def test_a_run_that_dies_and_resumes_equals_one_that_never_stopped(
-    tmp_path: Path, round_of_crash: int, changes: dict[str, Any]
-) -> None:
-    config = _with(**{"fleet": "1x1 1/2x1", "ema": EmaConfig(half_life=(100_000, 50)), **changes})
-    expected, rows = _run(config, tmp_path / "whole")
-
-    class PowerCut(BaseException):
-        pass
-
-    replies = 0
-
-    def cut(_: int, reply: Message) -> Message:
-        nonlocal replies
-        replies += reply.metadata.message_type == "train"
-        if replies == 2 * round_of_crash:
-            raise PowerCut
-        return reply
-
-    with pytest.raises(PowerCut):
-        federate(LocalGrid(config, mishap=cut), config, tmp_path / "cut")
-    # The row of the round that was under way may have been written before its checkpoint.
-    with (tmp_path / "cut" / "history.jsonl").open("a") as file:
-        file.write(json.dumps({"round": round_of_crash, "loss": 123}) + "\n" + '{"round": 9')
-    resumed, resumed_rows = _run(config, tmp_path / "cut")
-    assert resumed.theta.tobytes() == expected.theta.tobytes()
-    assert resumed.emas.tobytes() == expected.emas.tobytes()
-    assert resumed.counts.tobytes() == expected.counts.tobytes()
-    assert json.dumps(resumed_rows) == json.dumps(rows)
-
-
-def test_the_best_round_is_kept_and_named_also_by_a_run_that_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = {0: 9.0, 1: 8.0, 2: 3.0, 3: 5.0, 4: 3.0, 5: 6.0}
-
-    def scored(self: Recorder, state: ServerState) -> dict[str, float]:
-        return {"frechet_ema": scores[state.round]}
-
-    monkeypatch.setattr(Recorder, "_evaluate", scored)
-    for last, kept in ((3, [2, 3]), (5, [2, 4, 5])):
-        _run(_with(fleet="1/2x1", rounds=last, lr_schedule="constant"), tmp_path)
-        assert [round_of(path) for path in checkpoints(tmp_path / "checkpoints")] == kept
-        assert json.loads((tmp_path / "summary.json").read_text())["best_round"] == 2
-
-
 def test_clients_of_the_policy_magnitude_move_by_the_weights_at_the_start_of_a_stretch(
     tmp_path: Path,
 ) -> None:
-    config = _with(fleet="1/2x2", policy="magnitude", refresh_every=2, rounds=4)
+    config = tiny_with(fleet="1/2x2", policy="magnitude", refresh_every=2, rounds=4)
     grid = LocalGrid(config)
     federate(grid, config, tmp_path)
     tasks = [m for m in grid.sent if m.metadata.message_type == "train"]
@@ -260,9 +167,9 @@ def test_clients_of_the_policy_magnitude_move_by_the_weights_at_the_start_of_a_s
 
 
 def test_a_lost_client_is_counted_and_its_coordinates_keep_their_values(tmp_path: Path) -> None:
-    config = _with(fleet="1x1 1/2x1", policy="static", rounds=1)
-    whole, _ = _run(config, tmp_path / "whole")
-    state, rows = _run(config, tmp_path / "lost", mishap=_losing_training(0))
+    config = tiny_with(fleet="1x1 1/2x1", policy="static", rounds=1)
+    whole, _ = run(config, tmp_path / "whole")
+    state, rows = run(config, tmp_path / "lost", mishap=_losing_training(0))
     assert rows[1]["clients_failed"] == 1
     assert rows[1]["failures"] == {"0": "no reply"}
     assert rows[1]["gamma_min"] == 0
@@ -299,7 +206,7 @@ def test_a_reply_that_went_bad_is_refused_and_named(tmp_path: Path) -> None:
             reply.content[WEIGHTS] = ArrayRecord({"values": Array(poisoned)})
         return reply
 
-    state, rows = _run(TINY, tmp_path, mishap=poison)
+    state, rows = run(TINY, tmp_path, mishap=poison)
     assert np.isfinite(state.theta).all()
     assert rows[1]["failures"].keys() == {"1"}
     assert "not finite" in rows[1]["failures"]["1"]
@@ -308,7 +215,7 @@ def test_a_reply_that_went_bad_is_refused_and_named(tmp_path: Path) -> None:
 def test_the_cost_of_evaluation_is_said_before_the_first_round(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = _with(rounds=3, evaluate_every=2)
+    config = tiny_with(rounds=3, evaluate_every=2)
     layout = layout_of(config.model, 1)
     state = initial_state(layout, np.zeros(layout.size, np.float32), TINY)
     recorder = Recorder(config, layout, tmp_path)
@@ -330,26 +237,6 @@ def test_the_cost_of_evaluation_is_said_before_the_first_round(
     assert said[0] < started[0]
 
 
-def test_a_checkpoint_from_before_several_averages_and_server_optimizers_is_read(
-    tmp_path: Path,
-) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    layout = layout_of(TINY.model, 1)
-    theta = np.arange(layout.size, dtype=np.float32)
-    path = save_checkpoint(tmp_path, initial_state(layout, theta, TINY), TINY, layout)
-    written = TINY.to_flat() | {"ema.half-life": 100_000}
-    del written["loss-weight"]
-    metadata = {"format": "1", "round": "0", "layout": layout.digest, "config": json.dumps(written)}
-    tensors = load_file(path) | {"ema": theta}
-    del tensors["moments"]
-    save_file(tensors, path, metadata)
-    assert load_checkpoint(path, TINY, layout).moments.shape == (0, layout.size)
-    assert load_checkpoint(path, TINY, layout).emas.tobytes() == theta.tobytes()
-    with pytest.raises(UserError, match="half-life was '100000', is '7'"):
-        load_checkpoint(path, _with(ema=EmaConfig(half_life=(7,))), layout)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -364,7 +251,7 @@ def test_a_checkpoint_from_before_several_averages_and_server_optimizers_is_read
 def test_what_cannot_run_is_refused_before_any_training(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    config = _with(**changes)
+    config = tiny_with(**changes)
     grid = LocalGrid(config)
     with pytest.raises(UserError, match=message):
         federate(grid, config, tmp_path)
@@ -378,8 +265,8 @@ def test_full_submodels_equal_training_one_client_at_a_time(tmp_path: Path) -> N
     from common.seeding import rng_for
     from common.submodel import full_submodel
 
-    config = _with(fleet="1x1", rounds=2)
-    state, _ = _run(config, tmp_path)
+    config = tiny_with(fleet="1x1", rounds=2)
+    state, _ = run(config, tmp_path)
     layout = layout_of(config.model, 1)
     data = load_partition("digits", "iid", 0.5, 1, 0, 0)
     theta = initial_weights(config.model, 1, config.seed)

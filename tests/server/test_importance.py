@@ -24,8 +24,8 @@ from server.checkpoint import checkpoints, load_checkpoint
 from server.history import read_rows
 from server.recorder import Recorder
 from server.state import ServerState
+from tests.federations import TINY
 from tests.local_grid import LocalGrid
-from tests.server.test_federation import TINY
 
 CONFIG = TINY.model_copy(update={"policy": "element-importance", "fleet": "1x1 1/2x2", "rounds": 2})
 LAYOUT = coverage_layout(CONFIG.policy, layout_of(CONFIG.model, 1))

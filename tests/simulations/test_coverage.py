@@ -15,8 +15,8 @@ from server.history import read_rows
 from server.recorder import Recorder
 from simulations import cli
 from simulations.coverage import layer_table, plan_coverage
+from tests.federations import TINY
 from tests.local_grid import LocalGrid
-from tests.server.test_federation import TINY
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "core+covering"])

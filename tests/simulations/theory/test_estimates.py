@@ -18,8 +18,8 @@ from simulations.theory.exact import EXACT, Mistake, errors, kl, modes, sampled
 from simulations.theory.federation import federation, squared_gradient_norm
 from simulations.theory.girsanov import estimate_errors
 from simulations.theory.report import Estimate, bootstrap, mean_interval, slope
+from tests.federations import TINY
 from tests.local_grid import LocalGrid
-from tests.server.test_federation import TINY
 
 
 @pytest.mark.parametrize("mistake", [EXACT, Mistake(relative=0.3), Mistake(shift=0.5)])
