@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from common.config import RunConfig
 from common.diffusers_options import (
@@ -26,7 +25,7 @@ from common.diffusers_options import (
     unet_options,
 )
 from common.errors import UserError
-from common.files import atomic_write, write_json
+from common.files import write_json, write_tensors
 from common.sections import ModelConfig
 from common.submodel import Layout
 from common.unet import layout_of
@@ -81,7 +80,7 @@ def export_pipeline(
     with _replacing(folder.resolve()) as new:
         _write(new / "scheduler/scheduler_config.json", "DDPMScheduler", scheduler_options(config))
         _write(new / "unet/config.json", "UNet2DModel", options)
-        atomic_write(new / "unet" / WEIGHTS, save(tensors, {"format": "pt"}))
+        write_tensors(new / "unet" / WEIGHTS, tensors, {"format": "pt"})
         _write(new / "model_index.json", "DDPMPipeline", parts)
 
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from common.codecs import CODECS, STRETCH
 from common.config import RunConfig
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import write_tensors
 from common.submodel import Layout
 from server.state import ServerState, no_masks
 
@@ -56,7 +55,7 @@ def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout:
     if state.scores is not None:
         tensors["scores"] = state.scores
     path = folder / f"round-{state.round:04d}.safetensors"
-    atomic_write(path, save(tensors, metadata))
+    write_tensors(path, tensors, metadata)
     return path
 
 

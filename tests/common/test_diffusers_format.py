@@ -208,7 +208,7 @@ def test_a_failed_export_leaves_the_earlier_one(
         return rename(source, target)
 
     if step == "write":
-        monkeypatch.setattr("common.diffusers_format.save", lambda *_: 1 / 0)
+        monkeypatch.setattr("common.diffusers_format.write_tensors", lambda *_: 1 / 0)
     else:
         monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(ZeroDivisionError if step == "write" else UserError):

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from common.errors import UserError
 from common.files import (
@@ -13,6 +15,7 @@ from common.files import (
     discard_parts,
     plain_json,
     write_json,
+    write_tensors,
 )
 
 
@@ -78,6 +81,30 @@ def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         atomic_write(tmp_path / "file" / "below", b"")
+
+
+def test_tensors_are_read_back_by_the_library(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tensors: dict[str, np.ndarray] = {
+        "masks": rng.integers(0, 256, (3, 5), dtype=np.uint8),
+        "theta": rng.standard_normal(7).astype(np.float32),
+        "transposed": rng.standard_normal((2, 3)).T,
+        "updates": np.array(2**40),
+        "nothing": np.zeros((0, 4), np.float32),
+        "big-endian": np.arange(3, dtype=">i4"),
+        "half": np.arange(3, dtype=np.float16),
+    }
+    path = tmp_path / "new" / "tensors"
+    write_tensors(path, tensors, {"round": "3", "text": "ü"})
+    read = load_file(path)
+    assert set(read) == set(tensors)
+    for name, array in tensors.items():
+        assert read[name].dtype == array.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(read[name], array)
+    with safe_open(path, framework="numpy") as file:
+        assert file.metadata() == {"round": "3", "text": "ü"}
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_json_holds_no_nan_and_no_numpy(tmp_path: Path) -> None:
