@@ -97,16 +97,22 @@ def deploy(app: Path, config: dict[str, Scalar], run_dir: Path) -> None:
             (home / "run.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
             _wait_for_port(port, processes, lambda phase: None)
             for partition, own in enumerate(ports):
-                processes.start(
-                    *("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"),
-                    *("--node-config", f"partition-id={partition}", "--port", str(own)),
-                )
+                processes.start(*_node(app, f"127.0.0.1:{port}", partition, own))
             run = processes.start(
                 *("flwr", "run", str(home / "app"), CONNECTION, "--stream"),
                 *("--run-config", str(home / "run.toml")),
             )
             if run.wait():
                 raise RuntimeError((run_dir / "log.txt").read_text()[-4000:])
+
+
+def _node(app: Path, server: str, partition: int, port: int) -> list[str]:
+    """Return the command that joins a device, as the app's users give it."""
+    own = ["--insecure", "--port", str(port)]
+    if app == ROOT:
+        return ["scorequilt", "join", server, "--partition-id", str(partition), *own]
+    config = f"partition-id={partition}"
+    return ["flower-supernode", "--superlink", server, "--node-config", config, *own]
 
 
 def simulate(app: Path, config: dict[str, Scalar], run_dir: Path) -> None:
