@@ -84,7 +84,11 @@ class FlatModel:
 
     def in_layout(self, vector: Tensor) -> Tensor:
         """Bring a vector from the network's order into the layout's."""
-        return torch.cat([view.flatten() for view in self.views(vector)])
+        values, start = torch.empty_like(vector), 0
+        for view in self.views(vector):
+            values[start : start + view.numel()].view(view.shape).copy_(view)
+            start += view.numel()
+        return values
 
     def _input_scales(self) -> Tensor | None:
         """Return the factor of each weight; None if all are 1."""

@@ -168,16 +168,18 @@ def _nested_models(
     several = config.local_widths != "own" and submodel.rate >= config.rates.several_widths
     if not several or isinstance(submodel, MaskedSubmodel):
         return []
+    fleet = {submodel.layout.kept_per_atom(rate) for rate in parse_fleet(config.fleet)}
+    narrower = sorted((k for k in fleet if k < submodel.k), reverse=True)
+    if not narrower:
+        return []
     device = own.theta.device
     models: list[tuple[FlatModel, Tensor | None]] = []
     places = own.in_layout(torch.arange(submodel.size, device=device))
-    for rate in sorted(set(parse_fleet(config.fleet)), reverse=True):
-        k = submodel.layout.kept_per_atom(rate)
-        if k < submodel.k:
-            inner = narrowed(submodel, k)
-            model = FlatModel(torch.zeros(inner.size, device=device), inner, config, channels)
-            within = torch.from_numpy(nested_coordinates(inner, submodel)).to(device)
-            models.append((model, model.ordered(places[within])))
+    for k in narrower:
+        inner = narrowed(submodel, k)
+        model = FlatModel(torch.zeros(inner.size, device=device), inner, config, channels)
+        within = torch.from_numpy(nested_coordinates(inner, submodel)).to(device)
+        models.append((model, model.ordered(places[within])))
     return models
 
 

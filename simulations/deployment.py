@@ -12,6 +12,7 @@ import typer
 
 from client import forkserver
 from common.errors import UserError
+from simulations.processes import ALLOCATOR
 
 Certificates = Annotated[
     Path | None, typer.Option("--certs", help="The folder that `scorequilt certs` wrote.")
@@ -58,7 +59,7 @@ def serve(
         ca, certificate, key = _files(certificates, "ca.crt", "server.crt", "server.key")
         command += ["--ssl-ca-certfile", ca, "--ssl-certfile", certificate, "--ssl-keyfile", key]
         command.append("--enable-supernode-auth")
-    _start(command, {}, only_print)
+    _start(command, ALLOCATOR, only_print)
 
 
 def join(
@@ -104,6 +105,7 @@ def join(
 
 
 _CLIENT = {
+    **ALLOCATOR,
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds; the default waits up to one
 }
@@ -122,7 +124,7 @@ def _files(folder: Path | None, *names: str) -> list[str]:
 def _start(
     command: list[str], variables: dict[str, str], only_print: bool, preload: bool = False
 ) -> None:
-    """Print a command and become it."""
+    """Print a command and become it; variables that are set already stay as they are."""
     before = "".join(f"{key}={value} " for key, value in variables.items())
     typer.echo(before + shlex.join(command))
     if only_print:
@@ -130,7 +132,7 @@ def _start(
     sys.stdout.flush()
     # Flower starts its own programs by name, and they must be those beside this one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, **variables, "PATH": path}
+    environment = {**variables, **os.environ, "PATH": path}
     if preload:
         try:
             folder = forkserver.start(environment)

@@ -22,6 +22,14 @@ from types import TracebackType
 from typing import IO
 
 GRACE = 4.0
+
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Has large arrays and messages take pages of 2 MiB where Linux offers them (glibc 2.35 or newer).
+
+Every array of a model is memory that the system clears a page at a time, and in a round there are a
+dozen of them in each process; with pages of 4 KiB that can take longer than what is done to them.
+"""
+
 PROC = Path("/proc")
 MARK = "SCOREQUILT_ENGINE"
 """The variable by which we know descendants whose parents have died."""

@@ -26,7 +26,7 @@ import tomli_w
 
 from common.config import Scalar
 from common.errors import UserError
-from simulations.processes import Processes, free_ports, signals_interrupt
+from simulations.processes import ALLOCATOR, Processes, free_ports, signals_interrupt
 
 APP_FOLDERS = ("common", "server", "client")
 CONNECTION = "private"
@@ -157,6 +157,7 @@ def _environment(home: Path, threads: int, ray_port: int) -> dict[str, str]:
     # Flower starts its own programs by name.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
+        **ALLOCATOR,
         **os.environ,
         **ENVIRONMENT,
         "PATH": path,

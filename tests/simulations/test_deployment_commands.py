@@ -1,8 +1,11 @@
 """`certs`, `serve` and `join`: files that work, and Flower's commands as they are printed."""
 
+import os
 import shlex
 import ssl
 import stat
+import sys
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -57,9 +60,26 @@ def test_what_is_there_stays_and_more_can_be_added(certs: Path) -> None:
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+def _without_variables(command: str) -> list[str]:
+    """Return a printed command's program and arguments."""
+    return list(dropwhile(lambda word: "=" in word, shlex.split(command)))
+
+
+def test_variables_that_are_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    became: dict[str, str] = {}
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
+    monkeypatch.delenv("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", raising=False)
+    monkeypatch.setattr("os.execvpe", lambda *words: became.update(words[-1]))
+    done = _call("join", "farm.example", "--insecure", "--partition-id", "0", "--no-preload")
+    assert done.exit_code == 0, done.output
+    assert became["GLIBC_TUNABLES"] == "glibc.malloc.check=1"
+    assert became["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] == "0.1"
+    assert became["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
 def test_serve_and_join_print_flowers_commands(certs: Path) -> None:
     done = _call("serve", "--certs", certs, "--port", "9000", "--print")
-    words = shlex.split(done.output)
+    words = _without_variables(done.output)
     assert words[0] == "flower-superlink"
     assert "--enable-supernode-auth" in words
     assert words[words.index("--ssl-certfile") + 1] == str(certs / "server.crt")
@@ -69,8 +89,9 @@ def test_serve_and_join_print_flowers_commands(certs: Path) -> None:
         *("--model-rate", "1/2", "--memory", "200", "--print"),
     )
     assert done.exit_code == 0, done.output
-    _, interval, program, *words = shlex.split(done.output)
-    assert interval == "FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.1"  # a task waits no second to start
+    # A task waits no second to start.
+    assert "FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.1" in shlex.split(done.output)
+    program, *words = _without_variables(done.output)
     assert program == "flower-supernode"
     # Flower's own parser reads it.
     args = _parse_args_run_supernode().parse_args(words)
