@@ -11,8 +11,11 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-FIRST_PAUSE = 0.005
+SHORTEST_PAUSE = 0.005
 LONGEST_PAUSE = 0.25
+
+PAUSE = 1 / 8
+"""Of the time since something last came: how much later than at once a reply may be seen."""
 
 
 class StreamingGrid(Grid):
@@ -20,8 +23,7 @@ class StreamingGrid(Grid):
 
     The stock grids buffer every reply of a round, and the networked one sleeps three seconds
     between two looks. This one keeps at most `held` replies, besides the one its consumer works
-    on, and looks again after 5 ms, the pause doubling up to 250 ms while nothing comes and
-    starting over when something does.
+    on, and looks again after an eighth of the time since something last came, 5 to 250 ms.
 
     Args:
         grid: the grid of the running ServerApp.
@@ -71,7 +73,7 @@ class StreamingGrid(Grid):
         return pushed
 
     def _replies(self, waiting: deque[str], deadline: float | None) -> Iterator[Message]:
-        pause = FIRST_PAUSE
+        last = self._clock()
         while waiting:
             arrived = 0
             for _ in range(0, len(waiting), self._held):
@@ -90,7 +92,8 @@ class StreamingGrid(Grid):
             now = self._clock()
             if not waiting or (deadline is not None and now >= deadline):
                 return
-            pause = FIRST_PAUSE if arrived else min(2 * pause, LONGEST_PAUSE)
+            last = now if arrived else last
+            pause = min(max(PAUSE * (now - last), SHORTEST_PAUSE), LONGEST_PAUSE)
             self._sleep(pause if deadline is None else min(pause, deadline - now))
 
     def set_run(self, run: Run) -> None:

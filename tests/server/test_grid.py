@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from server.grid import FIRST_PAUSE, LONGEST_PAUSE, StreamingGrid
+from server.grid import LONGEST_PAUSE, PAUSE, SHORTEST_PAUSE, StreamingGrid
 
 START = 100.0
 
@@ -169,11 +169,20 @@ def test_polling_slows_down_while_nothing_comes_and_starts_over_on_arrival() -> 
     replies = iter(_streaming(fake).send_and_receive(map(_message, (1, 2))))
     next(replies)
     waiting = list(fake.pauses)
-    assert waiting[0] == 2 * FIRST_PAUSE
+    assert waiting[0] == SHORTEST_PAUSE
     assert waiting == sorted(waiting)
     assert waiting[-1] == LONGEST_PAUSE
     next(replies)
-    assert fake.pauses[len(waiting)] == FIRST_PAUSE
+    assert fake.pauses[len(waiting)] == SHORTEST_PAUSE
+
+
+@pytest.mark.parametrize("delay", [0.001, 0.02, 0.1, 0.33, 1.0, 7.7])
+def test_a_reply_is_seen_soon_for_the_time_it_took_with_few_looks(delay: float) -> None:
+    fake = FakeGrid({1: delay})
+    assert _nodes(_streaming(fake).send_and_receive([_message(1)])) == [1]
+    late = fake.now - START - delay
+    assert late <= min(max(PAUSE * delay, SHORTEST_PAUSE), LONGEST_PAUSE)
+    assert len(fake.asked) <= 40 + 4 * delay
 
 
 def test_error_replies_are_passed_on() -> None:
