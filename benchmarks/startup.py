@@ -2,8 +2,8 @@
 
 A node that gets a task of the default job starts a process, imports, reads its images from a warm
 cache and builds its networks and its optimizer: the case `client` takes one local step besides, at
-a batch of one, so that nothing is left to be loaded. Each start is a fresh interpreter; the least
-of several counts.
+a batch of one, so that nothing is left to be loaded. Each start is a fresh interpreter, but that of
+`forked client`, which is forked as by `scorequilt join`; the least of several counts.
 """
 
 import resource
@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.harness import Result
+from client.forkserver import PRELOADED
 from common.measure import interleaved
 
 STARTS = {
@@ -37,6 +38,21 @@ train_locally(values, submodel, data, config, 1, np.random.default_rng(0))
 """,
 }
 
+FORK = f"""
+import gc, os, time
+from importlib import import_module
+for name in {PRELOADED}:
+    import_module(name)
+gc.freeze()
+started = time.perf_counter()
+child = os.fork()
+if child == 0:
+    exec({STARTS["client"]!r})
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(time.perf_counter() - started)
+"""
+
 
 def run(repeats: int = 5) -> Iterator[Result]:
     """Time every start by turns, in all and on the processor, which another's load slows less."""
@@ -58,3 +74,9 @@ def run(repeats: int = 5) -> Iterator[Result]:
             beyond = seconds["client"] - seconds[name]
             label = name.replace(" ", "_")
             yield Result("startup", "client", f"{metric}_beyond_{label}", beyond, "s")
+    command = [sys.executable, "-c", FORK]
+    forked = [
+        float(subprocess.run(command, check=True, capture_output=True).stdout)
+        for _ in range(repeats)
+    ]
+    yield Result("startup", "forked client", "seconds", min(forked), "s")
