@@ -54,7 +54,7 @@ print(time.perf_counter() - started)
 """
 
 
-def run(repeats: int = 5) -> Iterator[Result]:
+def run(repeats: int = 3) -> Iterator[Result]:
     """Time every start by turns, in all and on the processor, which another's load slows less."""
 
     def start(code: str) -> None:
