@@ -37,7 +37,8 @@ PRELOADED = (
     "PIL.Image",
     "flwr.clientapp",
 )
-"""What tasks import beside Flower's program; none of it starts a thread that a fork would miss."""
+"""What tasks import beside Flower's program. None of it leaves a thread running that a fork would
+miss: NumPy's OpenBLAS ends its own before one."""
 
 LOOK = 1.0
 """Seconds between two looks at whether the SuperNode still lives."""
