@@ -23,6 +23,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from fcntl import F_DUPFD, fcntl
 from importlib import import_module
 from pathlib import Path
 
@@ -115,7 +116,8 @@ def serve(listener: socket.socket, folder: Path, parent: int) -> list[str] | Non
     listener.settimeout(LOOK)
     while os.getppid() == parent:
         task: tuple[list[str], list[int]] | None = None
-        with suppress(OSError):  # nobody came, or whoever came has gone
+        # Nobody came, or whoever came has gone, perhaps without a word.
+        with suppress(OSError, ValueError):
             connection, _ = listener.accept()
             with connection:
                 task = _fork(connection)
@@ -123,7 +125,8 @@ def serve(listener: socket.socket, folder: Path, parent: int) -> list[str] | Non
             words, streams = task
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
-            os.closerange(STREAMS, max(streams) + 1)
+                os.close(stream)
+            listener.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             return words
     shutil.rmtree(folder, ignore_errors=True)
@@ -138,8 +141,11 @@ def _fork(connection: socket.socket) -> tuple[list[str], list[int]] | None:
         while more := connection.recv(1 << 16):
             content += more
         words = json.loads(content)
+        if len(streams) != STREAMS:
+            raise ValueError(f"{len(streams)} streams, not {STREAMS}")
         if os.fork() == 0:
-            return words, [os.dup(stream) for stream in streams]
+            # Numbered above those that they will replace.
+            return words, [fcntl(stream, F_DUPFD, STREAMS) for stream in streams]
         connection.sendall(b"+")
     finally:
         for stream in streams:
@@ -159,7 +165,9 @@ def main(role: str, *words: str) -> None:
     program = entry.load()
     task = serve(socket.socket(fileno=int(words[0])), Path(words[1]), int(words[2]))
     if task is not None:
-        np.random.seed()  # noqa: NPY002 - a fork inherits it, and would draw what others draw
+        # Flower's differential privacy draws its noise from NumPy's global generator, which a fork
+        # inherits: without a seed of its own every task would add the same.
+        np.random.seed()  # noqa: NPY002
         sys.argv = [PROGRAM, *task]
         sys.exit(program())
     return None

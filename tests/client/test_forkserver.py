@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ print(forkserver.start(os.environ), flush=True)
 time.sleep(600)
 """
 TASK = [PROGRAM, "--help"]
+SERVER = str(ROOT / "client" / "forkserver.py")
 
 
 @pytest.fixture
@@ -89,6 +91,12 @@ def test_who_calls_and_goes_does_no_harm(device: tuple[subprocess.Popen[str], Pa
         with subprocess.Popen(TASK, env=_variables(folder), stdout=subprocess.DEVNULL) as caller:
             time.sleep(0.1)
             caller.kill()
+    for content in (b"", b"[", b"[]"):  # no word, half of one, and nowhere to write
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(folder / "socket"))
+            connection.sendall(content)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b"", "what is no task is not taken for one"
     assert "Run a Flower ClientApp" in _call(folder).stdout
 
 
@@ -104,12 +112,35 @@ def test_the_server_ends_with_the_device_and_leaves_no_folder(
     assert not folder.exists()
 
 
+def test_tasks_do_not_draw_the_same_random_numbers(tmp_path: Path) -> None:
+    drawing = f"""
+import importlib.metadata, os, runpy, sys
+import numpy as np
+class Program:
+    load = staticmethod(lambda: lambda: print(np.random.random()))
+importlib.metadata.entry_points = lambda **_: [Program]
+sys.argv = ["", "serve", sys.argv[1], {str(tmp_path)!r}, str(os.getppid())]
+runpy.run_path({SERVER!r}, run_name="__main__")
+"""
+    address = str(tmp_path / "socket")
+    task = [sys.executable, SERVER, "task", address, "/bin/false"]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        descriptor = listener.fileno()
+        command = [sys.executable, "-P", "-c", drawing, str(descriptor)]
+        with subprocess.Popen(command, pass_fds=[descriptor]) as server:
+            drawn = [subprocess.run(task, capture_output=True, check=True) for _ in range(3)]
+            server.kill()
+    assert len({float(each.stdout) for each in drawn}) == 3
+
+
 def test_nothing_of_ours_is_loaded_before_the_run_brings_its_own(tmp_path: Path) -> None:
     look = f"""
 import runpy, socket, sys
 nobody = 0  # our parent is somebody else, so the server ends at once
 sys.argv = ["", "serve", str(socket.socket().detach()), {str(tmp_path / "none")!r}, str(nobody)]
-runpy.run_path({str(ROOT / "client" / "forkserver.py")!r}, run_name="__main__")
+runpy.run_path({SERVER!r}, run_name="__main__")
 print(*sys.modules)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
