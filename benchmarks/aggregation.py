@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import Result, available_memory
 from benchmarks.workloads import Workload, workload
-from common.measure import PeakMemory, in_fresh_process, interleaved
-from common.submodel import Axis, Layout, Parameter, Submodel, full_submodel
+from common.submodels import Axis, Layout, Parameter, Submodel, full_submodel
 from server.aggregation import Aggregate, CoverageFold
+from simulations.planning.measure import PeakMemory, in_fresh_process, interleaved
 
 Values = NDArray[np.float32]
 

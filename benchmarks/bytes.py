@@ -17,7 +17,7 @@ import typer
 
 from benchmarks.comparison import BASE, Keys, federated
 from common.config import RunConfig
-from common.measure import MIB
+from simulations.planning.measure import MIB
 
 DENSE, EXACT = "dense, float32", "float32"
 

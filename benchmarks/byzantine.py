@@ -20,8 +20,8 @@ from common.config import RunConfig
 from common.files import write_json
 from common.wire import VALUES, WEIGHTS
 from server.app import federate
-from server.history import read_rows
-from simulations.plots import save_figure
+from server.record.history import read_rows
+from simulations.pictures.runs import save_figure
 from tests.local_grid import LocalGrid
 
 FLIPPED, NOISY = 0, 5

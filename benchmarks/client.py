@@ -1,4 +1,4 @@
-"""What a client's training costs at each model rate, as `simulations.cost` measures it."""
+"""What a client's training costs at each model rate, as `simulations.planning.cost` measures it."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -6,8 +6,8 @@ from fractions import Fraction
 from benchmarks.harness import Result
 from benchmarks.workloads import DIGITS, PATCHES32
 from common.config import RunConfig
-from common.measure import MIB
-from simulations.cost import measure_costs
+from simulations.planning.cost import measure_costs
+from simulations.planning.measure import MIB
 
 RATES = tuple(Fraction(k, 4) for k in (4, 3, 2, 1))
 CASES = {"digits": (DIGITS, (1, 8, 8), 64), "patches32": (PATCHES32, (3, 32, 32), 32)}

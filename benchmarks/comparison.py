@@ -139,7 +139,7 @@ def federated(config: RunConfig) -> Keys:
     from flwr.supercore.task_identity import TaskIdentity
 
     from server.app import federate
-    from server.history import read_rows
+    from server.record.history import read_rows
     from tests.local_grid import LocalGrid
 
     for name in ("_run_id", "_node_id", "_task_id"):  # Flower makes messages only in a run

@@ -14,13 +14,12 @@ from torch.nn.utils import vector_to_parameters
 from benchmarks.harness import Result
 from common.config import RunConfig
 from common.data import load_dataset
-from common.denoising import submodel_denoiser
-from common.diffusers_options import scheduler_options
-from common.measure import interleaved
-from common.samplers import SAMPLERS
-from common.submodel import full_submodel
-from common.unet import initial_weights, layout_of
-from server.recorder import evaluator_for
+from common.diffusion import SAMPLERS
+from common.network import initial_weights, layout_of, submodel_denoiser
+from common.submodels import full_submodel
+from server.evaluation.build import evaluator_for
+from server.pretrained.options import scheduler_options
+from simulations.planning.measure import interleaved
 from tests.architectures import Architecture
 
 REPEATS = 3

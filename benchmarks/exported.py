@@ -22,15 +22,16 @@ from torch import Tensor
 
 from benchmarks.harness import Result
 from common.data import load_dataset
-from common.denoising import clipped, submodel_denoiser
-from common.diffusers_format import import_pipeline
-from common.diffusers_options import TIMESTEPS
-from common.process import CLOCKS, Denoiser, Grid, clock_grid
-from common.samplers import sample
-from common.submodel import full_submodel
-from server.evaluation import Evaluator
-from server.recorder import evaluator_for
-from simulations.products import BATCH, averaged_weights, export_run, read_trained_run
+from common.diffusion import CLOCKS, Denoiser, Grid, clipped, clock_grid, sample
+from common.network import submodel_denoiser
+from common.submodels import full_submodel
+from server.evaluation.build import evaluator_for
+from server.evaluation.evaluator import Evaluator
+from server.pretrained.folder import import_pipeline
+from server.pretrained.options import TIMESTEPS
+from simulations.archive.trained import averaged_weights, read_trained_run
+from simulations.results.export import export_run
+from simulations.results.sample import BATCH
 
 PIPELINES = {"DDPMPipeline": "ancestral", "DDIMPipeline": "ddim"}
 """What is opened, and our sampler that computes the same."""

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from common.measure import MIB
+from simulations.planning.measure import MIB
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.config import RunConfig
 from common.files import write_json
-from server.checkpoint import checkpoints, round_of
-from server.history import read_rows
+from server.record.history import read_rows
+from server.state import checkpoints, round_of
 from tests.engines import ROOT, alive, descendants, in_process, outcome, tiny, write_toml
 
 VICTIMS = ("ServerApp", "SuperLink", "command", "everything")

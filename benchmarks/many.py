@@ -20,15 +20,15 @@ from matplotlib.figure import Figure
 from common import wire
 from common.config import RunConfig
 from common.files import write_json
-from common.measure import MIB
-from common.roll_call import RollCall, pack_roll_call
-from common.unet import initial_weights, layout_of
+from common.network import initial_weights, layout_of
+from common.wire import RollCall, pack_roll_call
+from server.aggregation import NormCheck
+from server.fleet import Roster
 from server.grid import StreamingGrid
-from server.roster import Roster
 from server.state import initial_state
 from server.strategy import CoverageAvg
-from server.updates import NormCheck
-from simulations.plots import save_figure
+from simulations.pictures.runs import save_figure
+from simulations.planning.measure import MIB
 
 CONFIG = RunConfig(fleet="1x50 1/2x75 1/4x75", rounds=5)
 SHAPE = (1, 8, 8)

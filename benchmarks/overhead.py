@@ -22,11 +22,10 @@ import tomli_w
 from benchmarks.harness import Result
 from benchmarks.stock import write_stock_app
 from benchmarks.workloads import CIFAR10_DDPM
-from common.config import RunConfig, Scalar
-from common.sections import EvaluationConfig, ModelConfig
-from common.unet import layout_of
-from simulations.processes import Processes, free_ports
-from simulations.run import (
+from common.config import EvaluationConfig, ModelConfig, RunConfig, Scalar
+from common.network import layout_of
+from simulations.engine.processes import Processes, free_ports
+from simulations.engine.simulate import (
     CONNECTION,
     _environment,
     _stage,

@@ -2,8 +2,8 @@
 
 The runs of `benchmarks.overhead`, ours alone, in `deployment` or `simulation`. Every process is
 read off /proc (Linux) fifty times a second; what counts lies between the ends of two rounds,
-neither the first nor the last. Tasks are ClientApps: forks of `client/forkserver.py` in
-deployment, Ray's workers in simulation.
+neither the first nor the last. Tasks are ClientApps: forks of
+`simulations/deployment/forkserver.py` in deployment, Ray's workers in simulation.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.harness import Result
 from benchmarks.overhead import ENGINES, MODELS, ROOT, Watch, scorequilt
-from simulations.processes import PROC
+from simulations.engine.processes import PROC
 
 ROUNDS = 7
 LOOK = 0.02

@@ -21,15 +21,15 @@ from torch import Tensor
 
 from common.config import RunConfig
 from common.data import load_dataset
-from common.denoising import clipped, submodel_denoiser
-from common.diffusers_format import export_pipeline
-from common.process import DELTA, GRIDS, Denoiser
-from common.samplers import SAMPLERS, sample
+from common.diffusion import DELTA, GRIDS, SAMPLERS, Denoiser, clipped, sample
+from common.network import submodel_denoiser
 from common.seeding import SERVER, rng_for, torch_generator
-from common.submodel import full_submodel
-from server.evaluation import Evaluator
-from server.recorder import evaluator_for
-from simulations.products import BATCH, TrainedRun, averaged_weights, parse_rate, read_trained_run
+from common.submodels import full_submodel
+from server.evaluation.build import evaluator_for
+from server.evaluation.evaluator import Evaluator
+from server.pretrained.folder import export_pipeline
+from simulations.archive.trained import TrainedRun, averaged_weights, parse_rate, read_trained_run
+from simulations.results.sample import BATCH
 
 BUDGETS = (5, 8, 10, 12, 15, 20, 50)
 CLOSE = 0.05

@@ -22,19 +22,18 @@ from matplotlib.figure import Figure
 
 from benchmarks.many import SHAPE, ManyClients
 from benchmarks.overhead import ROOT, Watch
-from common.config import RunConfig
+from common.config import EvaluationConfig, RunConfig
 from common.files import write_json
-from common.measure import MIB
-from common.sections import EvaluationConfig
-from common.unet import initial_weights
+from common.network import initial_weights
+from server.aggregation import NormCheck
+from server.fleet import Roster
 from server.grid import StreamingGrid
-from server.roster import Roster
 from server.state import initial_state
 from server.strategy import CoverageAvg
-from server.updates import NormCheck
-from simulations.plots import save_figure
-from simulations.processes import PROC
-from simulations.run import run_simulation
+from simulations.engine.processes import PROC
+from simulations.engine.simulate import run_simulation
+from simulations.pictures.runs import save_figure
+from simulations.planning.measure import MIB
 
 TAKE_PART = 20
 ROUNDS = 6

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.harness import Result
-from client.forkserver import PRELOADED
-from common.measure import interleaved
+from simulations.deployment.forkserver import PRELOADED
+from simulations.planning.measure import interleaved
 
 STARTS = {
     "python": "",
@@ -28,8 +28,8 @@ from client.app import app
 from client.training import train_locally
 from common.config import RunConfig
 from common.data import load_partition
-from common.submodel import full_submodel
-from common.unet import layout_of
+from common.submodels import full_submodel
+from common.network import layout_of
 config = RunConfig(local_steps=1, batch_size=1)
 data = load_partition(config.data, config.partition, config.partition_alpha, 8, 0, config.seed)
 submodel = full_submodel(layout_of(config.model, data.image_shape[0]))

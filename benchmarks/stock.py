@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tomli_w
 
-from common.submodel import Layout
+from common.submodels import Layout
 
 SERVER = """
 import json

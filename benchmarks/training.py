@@ -20,10 +20,10 @@ from benchmarks.harness import Result
 from client.training import train_locally
 from common.config import RunConfig
 from common.data import ImageData
-from common.measure import interleaved
-from common.process import CLOCKS, perturb
-from common.submodel import full_submodel
-from common.unet import initial_weights, layout_of, load_weights
+from common.diffusion import CLOCKS, perturb
+from common.network import initial_weights, layout_of, load_weights
+from common.submodels import full_submodel
+from simulations.planning.measure import interleaved
 from tests.architectures import Architecture
 
 STEPS, REPEATS, SIDE = 3, 5, 1024

@@ -8,11 +8,10 @@ from flwr.app import RecordDict
 
 from benchmarks.harness import Result
 from benchmarks.workloads import CIFAR10_DDPM
-from common.codecs import CODECS
-from common.measure import interleaved
-from common.submodel import full_submodel
-from common.unet import layout_of
-from common.wire import pack_reply, payload_bytes, spec_for, unpack_reply
+from common.network import layout_of
+from common.submodels import full_submodel
+from common.wire import CODECS, pack_reply, payload_bytes, spec_for, unpack_reply
+from simulations.planning.measure import interleaved
 
 
 def run() -> Iterator[Result]:

@@ -6,11 +6,10 @@ from math import prod
 
 import numpy as np
 
-from common.config import parse_fleet
-from common.extraction import Request, submodel_for
-from common.sections import ModelConfig
-from common.submodel import Axis, Channels, Layout, Parameter, Submodel
-from common.unet import layout_of
+from common.config import ModelConfig, parse_fleet
+from common.network import layout_of
+from common.submodels import Axis, Channels, Layout, Parameter, Submodel
+from server.policies import Request, submodel_for
 
 DIGITS = ModelConfig()
 """The default job's architecture, for 1x8x8."""

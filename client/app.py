@@ -5,28 +5,22 @@ Every message may start a fresh process, so what only training needs is imported
 
 from functools import lru_cache
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from jaxtyping import Float32
-from numpy.typing import NDArray
 
-from client.device import (
-    accepted_rate,
-    device_name,
-    free_memory,
-    own_source,
-    partition_id,
-)
-from common.codecs import CODECS, quantise_with_feedback, residual_counts
+from client.device import accepted_rate, device_name, free_memory, own_source, partition_id
+from client.feedback import encoded
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData, load_partition, own_images
-from common.records import field_of, pack_array
-from common.roll_call import RollCall, StepSeconds, pack_roll_call, unpack_question
-from common.wire import VALUES, TaskSpec, pack_reply, pack_too_large, unpack_task
-
-RESIDUAL = "residual"
-"""The client's record of what was dropped of its last update, and of which submodel's."""
+from common.wire import (
+    RollCall,
+    StepSeconds,
+    pack_reply,
+    pack_roll_call,
+    pack_too_large,
+    unpack_question,
+    unpack_task,
+)
 
 app = ClientApp()
 
@@ -66,8 +60,8 @@ def train(message: Message, context: Context) -> Message:
 
     from client.capability import out_of_memory
     from client.training import train_locally
+    from common.network import layout_of
     from common.seeding import rng_for
-    from common.unet import layout_of
 
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
@@ -88,39 +82,8 @@ def train(message: Message, context: Context) -> Message:
             raise
         return Message(pack_too_large(spec.k // 2, spec), reply_to=message)
     metrics = {"loss": result.loss, "images": result.images, "seconds": result.seconds}
-    array = _encoded(values, result.values, spec, context)
+    array = encoded(values, result.values, spec, context)
     return Message(pack_reply(array, spec, metrics, result.scores), reply_to=message)
-
-
-def _encoded(
-    received: Float32[np.ndarray, "kept"],
-    trained: Float32[np.ndarray, "kept"],
-    spec: TaskSpec,
-    context: Context,
-) -> NDArray:
-    """Return what a reply carries; with error feedback, keep what is dropped in the node's state.
-
-    A client whose submodel has moved starts with nothing kept: what it dropped is of weights that
-    it no longer holds, and to keep those as well would take the full model's memory.
-    """
-    codec = CODECS[spec.codec]
-    if not codec.update:
-        return codec.reply.encode(trained)
-    update, residual = trained - received, np.zeros_like(trained)
-    if not codec.feedback:
-        return codec.reply.encode(update)
-    state, run = context.state, str(context.run_id)
-    of = state.config_records.get(f"{RESIDUAL}-of")
-    if (
-        of is not None
-        and (of["run"], of["kept"]) == (run, spec.bitmask)
-        and residual_counts(field_of(of, "round", int), spec.round)
-    ):
-        residual = state.array_records[RESIDUAL][VALUES].numpy()
-    array, left = quantise_with_feedback(update, residual, codec.reply)
-    state[RESIDUAL] = ArrayRecord({VALUES: pack_array(left)})
-    state[f"{RESIDUAL}-of"] = ConfigRecord({"run": run, "round": spec.round, "kept": spec.bitmask})
-    return array
 
 
 def _images(config: RunConfig, context: Context) -> ImageData:

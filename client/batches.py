@@ -10,8 +10,7 @@ from torch import Tensor
 
 from common.config import RunConfig
 from common.data import ImageData
-from common.denoising import TRAINING_DELTA, sample_times
-from common.process import CLOCKS
+from common.diffusion import CLOCKS, TRAINING_DELTA, sample_times
 
 
 class Batch(NamedTuple):

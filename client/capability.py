@@ -17,9 +17,9 @@ from client.training import train_locally
 from common.config import RunConfig
 from common.data import ImageData
 from common.errors import UserError
-from common.roll_call import StepSeconds
-from common.submodel import Layout, Submodel
-from common.unet import ScoreUNet, layout_of
+from common.network import ScoreUNet, layout_of
+from common.submodels import Layout, Submodel
+from common.wire import StepSeconds
 
 MIB = 2**20
 COPIES = 8

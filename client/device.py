@@ -7,7 +7,7 @@ from pathlib import Path
 from common.config import RunConfig
 from common.data import OWN
 from common.errors import UserError
-from common.roll_call import LONGEST_NAME
+from common.wire import LONGEST_NAME
 
 NodeConfig = Mapping[str, object]
 

@@ -5,13 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from common.config import RunConfig
-from common.denoising import eps_denoiser
-from common.layers import take_input_scales
-from common.process import CLOCKS
-from common.sections import TrainConfig
-from common.submodel import Submodel
-from common.unet import ScoreUNet, load_weights
+from common.config import RunConfig, TrainConfig
+from common.diffusion import CLOCKS, eps_denoiser
+from common.network import ScoreUNet, load_weights, take_input_scales
+from common.submodels import Submodel
 
 
 class FlatModel:

@@ -15,11 +15,9 @@ from client.flat import FlatModel
 from client.optimizer import AdamW
 from common.config import RunConfig, parse_fleet
 from common.data import ImageData
-from common.denoising import TRAINING_DELTA, weighted_error
-from common.masked import MaskedSubmodel, dense, kept
-from common.process import CLOCKS, perturb
+from common.diffusion import CLOCKS, TRAINING_DELTA, perturb, weighted_error
 from common.seeding import torch_generator
-from common.submodel import Submodel, narrowed, nested_coordinates
+from common.submodels import MaskedSubmodel, Submodel, dense, kept, narrowed, nested_coordinates
 
 _T = TypeVar("_T")
 
@@ -33,7 +31,7 @@ class LocalResult:
         loss: The mean denoising loss of its own width over the local steps.
         images: Images trained on, repeats counted.
         seconds: Wall time of the local steps.
-        scores: The importance of each of its weights, if asked for (`common.importance`).
+        scores: The importance of each of its weights, if asked for (`common.wire.scores`).
     """
 
     values: Float32[np.ndarray, " kept"]

@@ -11,18 +11,15 @@ from common.config import RunConfig
 from common.data import load_dataset
 from common.errors import UserError
 from common.files import atomic_write, discard_parts, write_json
-from server.background import Background
-from server.checkpoint import checkpoints, load_checkpoint, resumable
-from server.fleet import Client
+from server.aggregation import NormCheck
+from server.fleet import Client, Roster
 from server.grid import StreamingGrid
-from server.lock import only_writer
 from server.preflight import preflight
-from server.recorder import Recorder
-from server.roster import Roster
-from server.starting import starting_weights
-from server.state import initial_state
+from server.pretrained.start import starting_weights
+from server.record.lock import only_writer
+from server.record.recorder import Background, Recorder
+from server.state import checkpoints, initial_state, load_checkpoint, resumable
 from server.strategy import CoverageAvg
-from server.updates import NormCheck
 
 log = logging.getLogger("flwr")
 

@@ -6,13 +6,13 @@ from functools import cache
 from common.config import RunConfig, parse_fleet
 from common.data import load_dataset
 from common.errors import UserError
-from common.extraction import GlobalWeights, coverage_layout, submodel_for
-from common.submodel import Layout
-from common.unet import initial_weights, layout_of
-from server.distances import NEIGHBOURS
-from server.file_features import load_network
+from common.network import initial_weights, layout_of
+from common.submodels import Layout
+from server.evaluation.distances import NEIGHBOURS
+from server.evaluation.torchscript import load_network
 from server.fleet import muster, request_for
-from server.starting import starting_weights
+from server.policies import GlobalWeights, coverage_layout, submodel_for
+from server.pretrained.start import starting_weights
 
 
 def preflight(config: RunConfig, resumed: bool = False) -> Layout:

@@ -1,7 +1,7 @@
 """`CoverageAvg`: one round of heterogeneously pruned training as a Flower strategy.
 
 Everything that decides the result lives elsewhere as plain functions: who keeps what
-(`common.extraction`), how updates are averaged (`server.aggregation`), how the state moves on
+(`server.policies.choose`), how updates are averaged (`server.aggregation`), how the state moves on
 (`server.state`). This class carries their inputs and outputs to and from Flower's messages, and is
 used with Flower's own `Strategy.start`.
 """
@@ -28,22 +28,32 @@ from flwr.serverapp.strategy import Strategy
 from jaxtyping import Float32, UInt8
 
 from common import wire
-from common.config import RunConfig
-from common.extraction import GlobalWeights, submodel_for
-from common.records import WireError, pack_array
-from common.submodel import Layout, extract
-from server.aggregation import CoverageFold
-from server.coverage import Coverage
-from server.coverage_report import mask_changes
-from server.fleet import Client, participants, request_for, required, stretch_start
-from server.importance import ImportanceFold, asks_for_scores
-from server.parcels import Parcels
-from server.report import RoundReport
-from server.robust import RobustFold, fold_for
-from server.roster import Roster
+from common.config import RunConfig, stretch_start
+from common.submodels import Layout, extract
+from common.wire import WireError, pack_array
+from server.aggregation import (
+    CoverageFold,
+    ImportanceFold,
+    NormCheck,
+    RobustFold,
+    asks_for_scores,
+    fold_for,
+)
+from server.coverage import Coverage, mask_changes
+from server.fleet import (
+    GRACE,
+    Client,
+    Parcels,
+    Roster,
+    Task,
+    Tasks,
+    participants,
+    request_for,
+    required,
+)
+from server.policies import GlobalWeights, submodel_for
+from server.record.report import RoundReport
 from server.state import ServerState, advance
-from server.tasks import GRACE, Task, Tasks
-from server.updates import NormCheck
 
 PAUSE = 0.5
 """Seconds between two looks at who has come, while too few clients are there."""

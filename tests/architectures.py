@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from diffusers import UNet2DModel
 
-from common.sections import ModelConfig
+from common.config.sections import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,19 @@ import numpy as np
 import pytest
 import tomli_w
 
-from common.config import RunConfig, Scalar, parse_fleet
-from common.unet import layout_of
+from common.config.fleet import parse_fleet
+from common.config.run import RunConfig, Scalar
+from common.network.unet import layout_of
 from server.app import federate
-from server.checkpoint import checkpoints, load_checkpoint
-from server.history import read_rows
-from simulations.processes import Processes, _table, free_ports
-from simulations.run import ENVIRONMENT, _temporary_home, _wait_for_port, _write_connection
+from server.record.history import read_rows
+from server.state.checkpoint import checkpoints, load_checkpoint
+from simulations.engine.processes import Processes, _table, free_ports
+from simulations.engine.simulate import (
+    ENVIRONMENT,
+    _temporary_home,
+    _wait_for_port,
+    _write_connection,
+)
 from tests.local_grid import LocalGrid
 
 ROOT = Path(__file__).resolve().parents[1]

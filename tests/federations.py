@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from common.config import RunConfig
-from common.unet import layout_of
+from common.config.run import RunConfig
+from common.network.unet import layout_of
 from server.app import federate
-from server.checkpoint import checkpoints, load_checkpoint
-from server.history import Row, read_rows
-from server.state import ServerState
+from server.record.history import Row, read_rows
+from server.state.advance import ServerState
+from server.state.checkpoint import checkpoints, load_checkpoint
 from tests.local_grid import LocalGrid
 
 TINY = RunConfig.from_flat(

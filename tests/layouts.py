@@ -3,7 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from common.submodel import Axis, Layout, Parameter, Submodel
+from common.submodels.layout import Axis, Layout, Parameter
+from common.submodels.submodel import Submodel
 
 
 def chain_layout(atom: int = 4, atoms: int = 2) -> Layout:

@@ -9,7 +9,8 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from client.app import app as client_app
-from common.config import RunConfig, parse_fleet
+from common.config.fleet import parse_fleet
+from common.config.run import RunConfig
 
 Mishap = Callable[[int, Message], Message | None]
 """Given a client's partition and its reply, return what arrives instead: None for nothing."""

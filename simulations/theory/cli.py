@@ -26,7 +26,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure what the theory claims.")
 
 def experiment(name: str) -> Experiment:
     """Return an experiment by its name in EXPERIMENTS."""
-    return cast("Experiment", import_module(f"simulations.theory.{name}").run)
+    return cast("Experiment", import_module(f"simulations.theory.experiments.{name}").run)
 
 
 def _run(names: list[str], out: Path, quick: bool, seed: int) -> None:

@@ -13,9 +13,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from common.known import GaussianField
-from common.process import Denoiser, Grid, alpha, coefficients, sigma
-from common.samplers import SAMPLERS
+from common.diffusion import SAMPLERS, Denoiser, GaussianField, Grid, alpha, coefficients, sigma
 
 Vector = Float64[Tensor, "M"]
 

@@ -13,18 +13,15 @@ import torch
 from jaxtyping import Float32
 
 from client.training import train_locally
-from common.config import RunConfig, parse_fleet
+from common.config import EmaConfig, ModelConfig, RunConfig, parse_fleet
 from common.data import ImageData, partition_indices
-from common.denoising import denoising_loss, eps_denoiser, sample_times, submodel_denoiser
-from common.extraction import GlobalWeights, submodel_for
-from common.known import KnownLaw
-from common.process import CLOCKS, Denoiser
-from common.sections import EmaConfig, ModelConfig
+from common.diffusion import CLOCKS, Denoiser, KnownLaw, denoising_loss, eps_denoiser, sample_times
+from common.network import initial_weights, layout_of, load_weights, submodel_denoiser
 from common.seeding import SERVER, rng_for, torch_generator
-from common.submodel import Layout, extract, full_submodel, pruning_error
-from common.unet import initial_weights, layout_of, load_weights
+from common.submodels import Layout, extract, full_submodel, pruning_error
 from server.aggregation import CoverageFold
 from server.fleet import Client, muster, participants, request_for
+from server.policies import GlobalWeights, submodel_for
 from server.state import ServerState, advance, initial_state
 
 

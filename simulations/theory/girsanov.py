@@ -7,8 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from common.known import KnownLaw
-from common.process import Denoiser, Grid, perturb, sigma
+from common.diffusion import Denoiser, Grid, KnownLaw, perturb, sigma
 from simulations.theory.report import Estimate, mean_interval
 
 

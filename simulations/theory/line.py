@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from common.known import KnownLaw
-from common.process import Denoiser, Grid
+from common.diffusion import Denoiser, Grid, KnownLaw
 from simulations.theory.exact import step
 
 Points = Float64[np.ndarray, "n"]

@@ -20,12 +20,11 @@ from torch import Tensor
 
 from common.config import RunConfig, parse_fleet
 from common.data import partition_indices
-from common.extraction import submodel_for
-from common.known import LAWS
-from common.process import coefficients, edm_sigma, perturb
+from common.diffusion import LAWS, coefficients, edm_sigma, perturb
 from common.seeding import SERVER, rng_for, torch_generator
-from common.submodel import Axis, Layout, Parameter, scatter
+from common.submodels import Axis, Layout, Parameter, scatter
 from server.fleet import muster, request_for
+from server.policies import submodel_for
 
 SIDE, WIDTH, ATOM, EXAMPLES, CYCLE = 2, 16, 4, 1024, 32
 INPUTS, OUTPUTS = SIDE**2 + 2, SIDE**2

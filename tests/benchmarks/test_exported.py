@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import exported
-from common import samplers
-from common.sections import EvaluationConfig
-from tests.simulations.test_products import make_run
+from common.config.sections import EvaluationConfig
+from common.diffusion import samplers
+from tests.simulations.results.test_products import make_run
 
 
 @pytest.mark.slow

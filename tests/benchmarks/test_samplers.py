@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import samplers
-from common.sections import EvaluationConfig
-from tests.simulations.test_products import make_run
+from common.config.sections import EvaluationConfig
+from tests.simulations.results.test_products import make_run
 
 
 class _Judge:

@@ -10,13 +10,15 @@ import torch
 from client.batches import draw_batch
 from client.flat import FlatModel
 from client.training import LocalResult, backward, train_locally
-from common.config import RunConfig
-from common.data import ImageData
-from common.denoising import LOSS_WEIGHTS, PREDICTIONS, from_eps, guided, submodel_denoiser
-from common.measure import in_fresh_process
+from common.config.run import RunConfig
+from common.data.datasets import ImageData
+from common.diffusion.denoising import LOSS_WEIGHTS, PREDICTIONS, from_eps, guided
+from common.network.denoiser import submodel_denoiser
+from common.network.unet import initial_weights, layout_of
 from common.seeding import rng_for
-from common.submodel import Layout, full_submodel
-from common.unet import initial_weights, layout_of
+from common.submodels.layout import Layout
+from common.submodels.submodel import full_submodel
+from simulations.planning.measure import in_fresh_process
 
 FLAT: dict[str, Any] = {
     "local-steps": 2,

@@ -5,10 +5,10 @@ import pytest
 from flwr.app import Context, RecordDict
 from numpy.typing import NDArray
 
-from client.app import RESIDUAL, _encoded
-from common.codecs import CODECS
-from common.submodel import Submodel
-from common.wire import VALUES, TaskSpec, spec_for
+from client.feedback import RESIDUAL, encoded
+from common.submodels.submodel import Submodel
+from common.wire.codecs import CODECS
+from common.wire.messages import VALUES, TaskSpec, spec_for
 from tests.layouts import chain_layout
 
 LAYOUT = chain_layout()
@@ -34,11 +34,11 @@ def _kept(node: Context) -> NDArray[np.float32]:
 @pytest.mark.parametrize("codec", ["int8", "int4"])
 def test_what_was_dropped_is_added_next_time(codec: str) -> None:
     node, encoding = _node(), CODECS[codec].reply
-    first = _encoded(RECEIVED, TRAINED, _spec(1, codec=codec), node)
+    first = encoded(RECEIVED, TRAINED, _spec(1, codec=codec), node)
     np.testing.assert_array_equal(first, encoding.encode(UPDATE))
     dropped = UPDATE - encoding.decode(first, SIZE)
     np.testing.assert_array_equal(_kept(node), dropped)
-    second = _encoded(RECEIVED, TRAINED, _spec(2, codec=codec), node)
+    second = encoded(RECEIVED, TRAINED, _spec(2, codec=codec), node)
     np.testing.assert_array_equal(second, encoding.encode(UPDATE + dropped))
     assert second.tobytes() != first.tobytes()
 
@@ -54,9 +54,9 @@ def test_what_was_dropped_is_added_next_time(codec: str) -> None:
 )
 def test_else_it_starts_with_nothing(before: TaskSpec, after: TaskSpec) -> None:
     node = _node()
-    first = _encoded(RECEIVED, TRAINED, before, node)
+    first = encoded(RECEIVED, TRAINED, before, node)
     assert _kept(node).any()
-    second = _encoded(RECEIVED, TRAINED, after, node)
+    second = encoded(RECEIVED, TRAINED, after, node)
     assert second.tobytes() == first.tobytes()
     assert node.state.config_records[f"{RESIDUAL}-of"]["round"] == after.round
 
@@ -64,7 +64,7 @@ def test_else_it_starts_with_nothing(before: TaskSpec, after: TaskSpec) -> None:
 @pytest.mark.parametrize("codec", ["float32", "float16", "bfloat16"])
 def test_other_codecs_keep_nothing(codec: str) -> None:
     node = _node()
-    array = _encoded(RECEIVED, TRAINED, _spec(1, codec=codec), node)
+    array = encoded(RECEIVED, TRAINED, _spec(1, codec=codec), node)
     sent = TRAINED if codec == "float32" else UPDATE
     np.testing.assert_array_equal(array, CODECS[codec].reply.encode(sent))
     assert not node.state
@@ -72,7 +72,7 @@ def test_other_codecs_keep_nothing(codec: str) -> None:
 
 def test_what_was_kept_of_another_run_is_not_used() -> None:
     node = _node(1)
-    first = _encoded(RECEIVED, TRAINED, _spec(1), node)
+    first = encoded(RECEIVED, TRAINED, _spec(1), node)
     other = _node(2, node.state)
-    second = _encoded(RECEIVED, TRAINED, _spec(2), other)
+    second = encoded(RECEIVED, TRAINED, _spec(2), other)
     assert second.tobytes() == first.tobytes()

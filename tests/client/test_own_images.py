@@ -8,9 +8,9 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from PIL import Image
 
 from client.app import app
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.errors import UserError
-from common.roll_call import RollCall, unpack_roll_call
+from common.wire.rollcall import RollCall, unpack_roll_call
 
 
 def test_a_node_trains_on_the_folder_it_names_whatever_the_run_says(

@@ -8,10 +8,10 @@ from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping
 
 from client.app import app
-from common.config import RunConfig
+from common.config.run import RunConfig
 from server import app as server_app
 from server.app import federate
-from server.history import read_rows
+from server.record.history import read_rows
 from server.strategy import CoverageAvg, NoUsableReplyError
 from tests.local_grid import LocalGrid
 

@@ -12,8 +12,8 @@ import client.app
 from client.training import train_locally
 from common.config import RunConfig
 from common.data import load_partition
-from common.submodel import full_submodel
-from common.unet import layout_of
+from common.submodels import full_submodel
+from common.network import layout_of
 config = RunConfig(local_steps=1, batch_size=2)
 data = load_partition(config.data, config.partition, config.partition_alpha, 8, 0, config.seed)
 submodel = full_submodel(layout_of(config.model, 1))

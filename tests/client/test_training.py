@@ -10,23 +10,17 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from client.batches import draw_batch
 from client.flat import FlatModel
-from client.training import (
-    backward,
-    learning_rate,
-    shortest_time,
-    train_locally,
-    widths_of_step,
-)
-from common.config import RunConfig
-from common.data import ImageData
-from common.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser, sample_times
-from common.layers import Conv2d, Linear
-from common.masked import masked_submodel
-from common.process import CLOCKS, perturb
-from common.sections import RatesConfig
+from client.training import backward, learning_rate, shortest_time, train_locally, widths_of_step
+from common.config.run import RunConfig
+from common.config.sections import RatesConfig
+from common.data.datasets import ImageData
+from common.diffusion.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser, sample_times
+from common.diffusion.process import CLOCKS, perturb
+from common.network.layers import Conv2d, Linear
+from common.network.unet import initial_weights, layout_of, load_weights
 from common.seeding import rng_for, torch_generator
-from common.submodel import Submodel, extract, full_submodel, narrowed, nested_coordinates
-from common.unet import initial_weights, layout_of, load_weights
+from common.submodels.masked import masked_submodel
+from common.submodels.submodel import Submodel, extract, full_submodel, narrowed, nested_coordinates
 
 CONFIG = RunConfig.from_flat(
     {

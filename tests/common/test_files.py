@@ -7,16 +7,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from common.cache import cache_dir, cached_arrays
 from common.errors import UserError
-from common.files import (
-    atomic_write,
-    cache_dir,
-    cached_arrays,
-    discard_parts,
-    plain_json,
-    write_json,
-    write_tensors,
-)
+from common.files import atomic_write, discard_parts, plain_json, write_json, write_tensors
 
 
 @pytest.fixture(autouse=True)

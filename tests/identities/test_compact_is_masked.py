@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.extraction import Request, submodel_for
-from common.layers import Conv2d, Plan
-from common.submodel import Axis, Submodel, extract
-from common.unet import initial_weights, layout_of, load_weights
+from common.network.layers import Conv2d, Plan
+from common.network.unet import initial_weights, layout_of, load_weights
+from common.submodels.layout import Axis
+from common.submodels.submodel import Submodel, extract
+from server.policies.choose import submodel_for
+from server.policies.request import Request
 from tests.architectures import ALL, Architecture
 
 

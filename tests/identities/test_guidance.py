@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from common.denoising import guided
-from common.process import CLOCKS, Denoiser, alpha, clock_grid, sigma
-from common.samplers import sample
+from common.diffusion.denoising import guided
+from common.diffusion.process import CLOCKS, Denoiser, alpha, clock_grid, sigma
+from common.diffusion.samplers import sample
 
 MEANS = torch.tensor([[1.0, 0.5], [-1.0, 0.0], [0.0, -1.5]], dtype=torch.float64)
 DEVIATIONS = torch.tensor([[0.6, 0.3], [0.4, 0.8], [0.5, 0.5]], dtype=torch.float64)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.data import load_dataset
-from common.process import CLOCKS, DELTA, alpha, edm_grid, sigma
-from server.likelihood import (
+from common.data.datasets import load_dataset
+from common.diffusion.process import CLOCKS, DELTA, alpha, edm_grid, sigma
+from server.evaluation.likelihood import (
     bits_per_dim,
     exact_directions,
     held_out_bits,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.process import CLOCKS, alpha, edm_grid, sigma
-from common.restoration import (
+from common.diffusion.process import CLOCKS, alpha, edm_grid, sigma
+from simulations.restoration.posterior import (
     Degradation,
     averaging,
     couplings,

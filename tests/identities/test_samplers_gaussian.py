@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.denoising import PREDICTIONS, eps_denoiser, from_eps
-from common.process import CLOCKS, Denoiser, alpha, clock_grid, kappa_grid, sigma
-from common.samplers import SAMPLERS, sample
+from common.diffusion.denoising import PREDICTIONS, eps_denoiser, from_eps
+from common.diffusion.process import CLOCKS, Denoiser, alpha, clock_grid, kappa_grid, sigma
+from common.diffusion.samplers import SAMPLERS, sample
 
 MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 COVARIANCE = torch.tensor(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.process import CLOCKS, alpha, clock_grid, sigma
-from common.samplers import SAMPLERS, sample
-from tests.common.test_samplers import STOCHASTIC, mixture_eps
+from common.diffusion.process import CLOCKS, alpha, clock_grid, sigma
+from common.diffusion.samplers import SAMPLERS, sample
+from tests.common.diffusion.test_samplers import STOCHASTIC, mixture_eps
 from tests.identities.test_samplers_gaussian import carried, widths
 
 WEIGHTS = torch.tensor([0.7, 0.3], dtype=torch.float64)

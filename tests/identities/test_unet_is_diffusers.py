@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.unet import ScoreUNet
+from common.network.unet import ScoreUNet
 from tests.architectures import ALL, CIFAR10_DDPM, Architecture
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from server.app import federate
-from server.checkpoint import checkpoints, round_of
-from server.history import History
-from server.pictures import save_grid
-from server.recorder import Recorder
-from server.state import ServerState
+from server.record.history import History
+from server.record.pictures import save_grid
+from server.record.recorder import Recorder
+from server.state.advance import ServerState
+from server.state.checkpoint import checkpoints, round_of
 from tests.engines import outcome, tiny
 from tests.local_grid import LocalGrid
 

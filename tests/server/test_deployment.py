@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from common.config import parse_fleet
-from simulations.processes import free_ports
+from common.config.fleet import parse_fleet
+from simulations.engine.processes import free_ports
 from tests.engines import (
     BIN,
     ROOT,

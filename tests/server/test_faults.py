@@ -11,15 +11,15 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.errors import UserError
-from common.unet import layout_of
+from common.network.unet import layout_of
 from server.app import federate
-from server.checkpoint import checkpoints, load_checkpoint
-from server.fleet import highest_rate, required
+from server.fleet.members import highest_rate, required
 from server.grid import StreamingGrid
-from server.history import Row, read_rows
-from server.state import ServerState
+from server.record.history import Row, read_rows
+from server.state.advance import ServerState
+from server.state.checkpoint import checkpoints, load_checkpoint
 from server.strategy import NoUsableReplyError
 from tests.local_grid import LocalGrid
 

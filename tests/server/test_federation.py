@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from common.config.sections import EmaConfig
 from common.errors import UserError
-from common.sections import EmaConfig
-from common.unet import initial_weights, layout_of
-from common.wire import SPEC, WEIGHTS
+from common.network.unet import initial_weights, layout_of
+from common.wire.messages import SPEC, WEIGHTS
 from server.app import federate
-from server.history import read_rows
-from server.recorder import Recorder
-from server.state import initial_state
+from server.record.history import read_rows
+from server.record.recorder import Recorder
+from server.state.advance import initial_state
 from server.strategy import NoUsableReplyError
 from tests.federations import TINY, run, tiny_with
 from tests.local_grid import LocalGrid, Mishap
@@ -261,9 +261,9 @@ def test_what_cannot_run_is_refused_before_any_training(
 def test_full_submodels_equal_training_one_client_at_a_time(tmp_path: Path) -> None:
     """One client with the full model: the federation is plain local training, round after round."""
     from client.training import train_locally
-    from common.data import load_partition
+    from common.data.datasets import load_partition
     from common.seeding import rng_for
-    from common.submodel import full_submodel
+    from common.submodels.submodel import full_submodel
 
     config = tiny_with(fleet="1x1", rounds=2)
     state, _ = run(config, tmp_path)

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import wire
-from common.codecs import CODECS
-from common.config import RunConfig
-from common.roll_call import RollCall, pack_roll_call
-from server.roster import Roster
-from server.state import initial_state
+from common.config.run import RunConfig
+from common.wire.codecs import CODECS
+from common.wire.rollcall import RollCall, pack_roll_call
+from server.aggregation.norms import NormCheck
+from server.fleet.roster import Roster
+from server.state.advance import initial_state
 from server.strategy import CoverageAvg
-from server.updates import NormCheck
 from tests.layouts import chain_layout
 
 LAYOUT = chain_layout()

@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from common.config import RunConfig, parse_fleet
-from common.data import load_dataset, load_partition
-from server.history import Row, read_rows
-from server.recorder import evaluator_for
-from simulations.certificates import make_certificates
-from simulations.run import ENVIRONMENT
+from common.config.fleet import parse_fleet
+from common.config.run import RunConfig
+from common.data.datasets import load_dataset, load_partition
+from server.evaluation.build import evaluator_for
+from server.record.history import Row, read_rows
+from simulations.deployment.certificates import make_certificates
+from simulations.engine.simulate import ENVIRONMENT
 from tests.engines import BIN, ROOT, as_words, descendants, engine, linux, tiny, wait_for
 
 PORT = 8000

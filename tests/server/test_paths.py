@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from common.config import RunConfig, flat_keys
+from common.cache import cached_arrays
+from common.config.run import RunConfig, flat_keys
 from common.errors import UserError
-from common.files import cached_arrays
 from server import app
-from server.history import read_rows
+from server.record.history import read_rows
 from tests.engines import TINY, tiny
 from tests.local_grid import LocalGrid
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from common.config.sections import EmaConfig
 from common.errors import UserError
-from common.sections import EmaConfig
-from common.unet import layout_of
+from common.network.unet import layout_of
 from server.app import federate
-from server.checkpoint import checkpoints, load_checkpoint, round_of, save_checkpoint
-from server.recorder import Recorder
-from server.state import ServerState, initial_state
+from server.record.recorder import Recorder
+from server.state.advance import ServerState, initial_state
+from server.state.checkpoint import checkpoints, load_checkpoint, round_of, save_checkpoint
 from tests.federations import TINY, run, tiny_with
 from tests.local_grid import LocalGrid
 

@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from common.config import RunConfig
+from common.config.run import RunConfig
 from common.errors import UserError
 from simulations import cli
-from simulations.experiments import load_config
-from simulations.progress import Progress
-from simulations.run import RunFailed, RunResult
-from simulations.rundir import find_run, link_latest, resolve_run_dir, write_config
+from simulations.archive.configs import load_config
+from simulations.archive.directory import find_run, link_latest, resolve_run_dir, write_config
+from simulations.engine.progress import Progress
+from simulations.engine.simulate import RunFailed, RunResult
 
 
 def _invoke(*words: str) -> Any:
@@ -42,7 +42,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         on_progress("running")
         return RunResult("finished:completed", "", 1.0)
 
-    monkeypatch.setattr("simulations.run.run_simulation", fake)
+    monkeypatch.setattr("simulations.engine.simulate.run_simulation", fake)
     monkeypatch.setattr(cli, "_deliver", lambda run_dir: None)
     return plan
 

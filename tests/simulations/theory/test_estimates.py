@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import RunConfig
-from common.data import load_dataset
-from common.known import LAWS, GaussianField, power_spectrum
-from common.process import CLOCKS, kappa_grid
+from common.config.run import RunConfig
+from common.data.datasets import load_dataset
+from common.diffusion.known import LAWS, GaussianField, power_spectrum
+from common.diffusion.process import CLOCKS, kappa_grid
 from server.app import federate
-from server.checkpoint import checkpoints, load_checkpoint
-from simulations.theory.errors import measured, mistaken, pair
+from server.state.checkpoint import checkpoints, load_checkpoint
 from simulations.theory.exact import EXACT, Mistake, errors, kl, modes, sampled
+from simulations.theory.experiments.errors import measured, mistaken, pair
 from simulations.theory.federation import federation, squared_gradient_norm
 from simulations.theory.girsanov import estimate_errors
 from simulations.theory.report import Estimate, bootstrap, mean_interval, slope
@@ -83,7 +83,7 @@ def test_the_plain_loop_trains_the_bits_that_the_app_trains(tmp_path: Path) -> N
     config: RunConfig = TINY
     federate(LocalGrid(config), config, tmp_path)
     *_, last = federation(config, load_dataset(config.data).train)
-    from common.unet import layout_of
+    from common.network.unet import layout_of
 
     saved = checkpoints(tmp_path / "checkpoints")[-1]
     state = load_checkpoint(saved, config, layout_of(config.model, 1))

@@ -7,10 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.known import GaussianField, TwoPoint, power_spectrum
-from common.process import kappa_grid
-from common.samplers import SAMPLERS, sample
-from simulations.theory import dimension, steps
+from common.diffusion.known import GaussianField, TwoPoint, power_spectrum
+from common.diffusion.process import kappa_grid
+from common.diffusion.samplers import SAMPLERS, sample
 from simulations.theory.exact import (
     EXACT,
     Gaussian,
@@ -22,6 +21,7 @@ from simulations.theory.exact import (
     sampled,
     w2,
 )
+from simulations.theory.experiments import dimension, steps
 from simulations.theory.line import kl_on_line, w2_on_line
 
 GRID = kappa_grid(3.0, 1e-3, 0.1)

@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import RunConfig, parse_fleet
-from common.extraction import submodel_for
-from common.submodel import extract
-from server.aggregation import CoverageFold
-from server.fleet import muster, request_for
-from simulations.theory.convergence import Case, constant, limit, power
-from simulations.theory.pruning import Floor, floor, shape_constant
+from common.config.fleet import parse_fleet
+from common.config.run import RunConfig
+from common.submodels.submodel import extract
+from server.aggregation.mean import CoverageFold
+from server.fleet.members import muster, request_for
+from server.policies.choose import submodel_for
+from simulations.theory.experiments.convergence import Case, constant, limit, power
+from simulations.theory.experiments.pruning import Floor, floor, shape_constant
 from simulations.theory.toy import (
     LAYOUT,
     averaged,

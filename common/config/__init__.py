@@ -1,0 +1,24 @@
+"""Everything that determines a run, as one frozen tree."""
+
+from common.config.fleet import fleet_codes, parse_fleet
+from common.config.run import RunConfig, Scalar, stretch_start
+from common.config.sections import (
+    EmaConfig,
+    EvaluationConfig,
+    ModelConfig,
+    ServerConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "EmaConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "RunConfig",
+    "Scalar",
+    "ServerConfig",
+    "TrainConfig",
+    "fleet_codes",
+    "parse_fleet",
+    "stretch_start",
+]

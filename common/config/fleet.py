@@ -1,0 +1,58 @@
+"""The fleet as a text: rates times counts, or the codes of Zhou et al. (2023)."""
+
+import re
+from fractions import Fraction
+
+from common.errors import UserError
+
+CODE_RATES = {code: Fraction(4 if code == 1 else 3 if code < 5 else 2, 4) for code in range(1, 8)}
+"""The model rate of each of Zhou's client types."""
+
+
+def parse_fleet(text: str) -> tuple[Fraction, ...]:
+    """Return the model rate of each client, strongest class first as written.
+
+    Args:
+        text: Rates times counts, such as ``"1x2 1/2x3 1/4x3"``; a bare rate counts once. Or a
+            fleet code, see `fleet_codes`.
+
+    Raises:
+        UserError: The text does not parse or a rate is not in (0, 1].
+    """
+    rates = [CODE_RATES[code] for code in fleet_codes(text)]
+    if rates:
+        return tuple(rates)
+    for word in text.split():
+        match = re.fullmatch(r"(\d+(?:/\d+|\.\d+)?)(?:x(\d+))?", word)
+        if match is None or match[1].endswith("/0"):
+            raise UserError(
+                f"fleet: '{word}' is not a rate times a count; write for example '1x2 1/2x3 1/4x3'"
+            )
+        rate, count = Fraction(match[1]), int(match[2] or 1)
+        if not 0 < rate <= 1 or count < 1:
+            raise UserError(f"fleet: '{word}' needs a rate in (0, 1] and a count of at least 1")
+        rates += [rate] * count
+    if not rates:
+        raise UserError("fleet: empty; write for example '1x2 1/2x3 1/4x3'")
+    return tuple(rates)
+
+
+def fleet_codes(text: str) -> tuple[int, ...]:
+    """Return each client's type in a fleet written as Zhou et al. (2023) do, else nothing.
+
+    Args:
+        text: A digit for each of ten clients: 1 holds the full model, 2 to 4 three quarters, 5 to 7
+            one half. `server.policies.quarters` says which quarters.
+
+    Raises:
+        UserError: The code does not have ten digits.
+    """
+    if not re.fullmatch("[1-7]{2,}", text.strip()):
+        return ()
+    codes = tuple(map(int, text.strip()))
+    if len(codes) != 10:
+        raise UserError(
+            f"fleet: the code '{text.strip()}' has {len(codes)} digits; it needs ten from 1 to 7, "
+            "one for each client, such as 1111223344"
+        )
+    return codes

@@ -1,0 +1,211 @@
+"""Data sets and how they are dealt out to clients.
+
+Building a data set or a partition imports scikit-learn or flwr-datasets, which takes seconds; both
+are therefore built once and cached, and a client that starts on a warm cache imports neither.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from common.cache import cached_arrays
+from common.data.builtin import DATASETS, Raw
+from common.data.own import OwnImages, Shape, read_own
+from common.data.partition import partition_indices
+from common.errors import UserError
+from common.seeding import SERVER, rng_for, torch_generator
+
+OWN = ("folder:", "npz:")
+HELD_OUT_OWN = 5
+KNOWN_IMAGES = 4096, 1024
+# Part of the cache keys: raise it when what is built below changes.
+CACHE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Labelled images.
+
+    Attributes:
+        images: (N, C, H, W) in [-1, 1]; those of a known law hardly ever reach beyond.
+        labels: (N,) in [0, num_classes).
+        num_classes: how many classes the data set has, whether or not all occur here.
+        name: the data set's name in the configuration.
+        flippable: whether a horizontal mirror image is as likely as the image itself.
+        skipped: files that could not be read as images.
+    """
+
+    images: Float32[np.ndarray, "N C H W"]
+    labels: Int64[np.ndarray, " N"]
+    num_classes: int
+    name: str
+    flippable: bool = False
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def select(self, indices: Int64[np.ndarray, " M"]) -> "ImageData":
+        """The images at `indices`, in that order."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+
+class Splits(NamedTuple):
+    """A data set's training images and the images no client ever sees."""
+
+    train: ImageData
+    test: ImageData
+
+
+def load_dataset(name: str, shape: Shape | None = None) -> Splits:
+    """The data set called `name`, from the cache where it has been prepared before.
+
+    `shape` is the run's `image-shape`, which a folder of pictures needs and others must agree with.
+
+    - `digits`: scikit-learn's 1797 handwritten digits, 1x8x8, 10 classes; a fixed stratified split
+      into 1437 for training and 360 held out.
+    - `patches16`, `patches32`: colour patches of scikit-learn's two photographs at a stride of 8
+      pixels. The class is photograph and coarse position, 2 x (2 x 4); held-out patches come from
+      strips of the photographs that no training patch touches. 5200 and 4048 training patches.
+    - a law of `common.diffusion.known` and a side, such as `gaussian-field8`: draws of it, whose
+      score is known; 4096 for training and 1024 held out, 1xSxS.
+    - `folder:PATH`, `npz:PATH`: the user's own (`common.data.own`); every fifth image of a class is
+      held out.
+
+    Raises:
+        UserError: no such data set, or of another shape, or the cache folder cannot be written.
+    """
+    if name.startswith(OWN):
+        splits = _split_own(name, read_own(name, shape))
+    else:
+        splits = _built_in(name) if name in DATASETS else _known(name)
+    if shape not in (None, splits.train.image_shape):
+        has = "x".join(map(str, splits.train.image_shape))
+        raise UserError(f"image-shape: the images of {name} are {has}; leave it empty")
+    return splits
+
+
+def _built_in(name: str) -> Splits:
+    builder = DATASETS[name]
+    key = {"data": name, "format": CACHE_FORMAT, **_versions("scikit-learn", "numpy", "pillow")}
+    cached = cached_arrays(f"data-{name}", key, lambda: builder.build()._asdict())
+    raw = Raw(**cached)
+
+    def scaled(images: UInt8[np.ndarray, "N C H W"], labels: np.ndarray) -> ImageData:
+        values = images.astype(np.float32) * np.float32(2 / builder.white) - np.float32(1)
+        return ImageData(values, labels, builder.num_classes, name, builder.flippable)
+
+    return Splits(
+        scaled(raw.train_images, raw.train_labels), scaled(raw.test_images, raw.test_labels)
+    )
+
+
+def _known(name: str) -> Splits:
+    from common.diffusion import LAWS, known_law
+
+    law = known_law(name)
+    if law is None:
+        laws = ", ".join(f"{each}8" for each in LAWS)
+        raise UserError(
+            f"data: no data set {name!r}; choose one of {', '.join(DATASETS)}, or a known law with "
+            f"its side: {laws}; or {', '.join(f'{kind}PATH' for kind in OWN)}"
+        )
+    drawn, labels = law.draw(sum(KNOWN_IMAGES), torch_generator(rng_for(0, 0, SERVER, name)))
+    whole = ImageData(drawn.float().numpy(), labels.numpy(), law.num_classes, name)
+    train, test = np.split(np.arange(len(whole)), KNOWN_IMAGES[:1])
+    return Splits(whole.select(train), whole.select(test))
+
+
+def own_images(source: str, data: str, shape: Shape | None, num_classes: int) -> ImageData:
+    """All images of `source`, a device's own folder or file, as its part of a run on `data`.
+
+    Classes must mean the same on every device. So a conditional run, of `num_classes`, takes labels
+    that are numbers, in an .npz file or as names of sub-folders; in others labels do not matter.
+
+    Raises:
+        UserError: as `read_own`, or a label is not one of the run's classes.
+    """
+    if not source.startswith(OWN):
+        raise UserError(f"data: a node's own is folder:PATH or npz:PATH, not {source!r}")
+    if shape is None and data in DATASETS:
+        shape = DATASETS[data].shape
+    if shape is None:
+        raise UserError("image-shape: the run must set it, since this node has images of its own")
+    own = read_own(source, shape)
+    odd = [name for name in own.classes if not name.isdecimal() or int(name) >= num_classes]
+    if num_classes and odd:
+        raise UserError(
+            f"data: {source} has the class {odd[0]!r}; this run's classes are the numbers"
+            f" 0 … {num_classes - 1}, which also name the sub-folders"
+        )
+    return _scaled_own(source, own)
+
+
+def load_partition(
+    data: str,
+    partition: str,
+    alpha: float,
+    num_partitions: int,
+    partition_id: int,
+    seed: int,
+    shape: Shape | None = None,
+) -> ImageData:
+    """The training images of client `partition_id` of `num_partitions`.
+
+    Raises:
+        UserError: as `load_dataset` and `partition_indices`, or no such partition.
+    """
+    if not 0 <= partition_id < num_partitions:
+        raise UserError(f"partition-id {partition_id} is not in 0..{num_partitions - 1}")
+    train = load_dataset(data, shape).train
+    key = {
+        "labels": hashlib.sha256(train.labels.tobytes()).hexdigest(),
+        "partition": partition,
+        "alpha": float(alpha) if partition == "dirichlet" else None,
+        "num_partitions": num_partitions,
+        "seed": seed,
+        "format": CACHE_FORMAT,
+        **_versions("flwr-datasets", "numpy"),
+    }
+
+    def build() -> dict[str, np.ndarray]:
+        parts = partition_indices(train.labels, partition, num_partitions, alpha, seed)
+        ends = np.cumsum([len(part) for part in parts])
+        return {"indices": np.concatenate(parts), "ends": ends}
+
+    cached = cached_arrays(f"partition-{data.partition(':')[0]}", key, build)
+    return train.select(np.split(cached["indices"], cached["ends"][:-1])[partition_id])
+
+
+def _split_own(source: str, own: OwnImages) -> Splits:
+    images = _scaled_own(source, own)
+    ranks = np.empty(len(images), dtype=np.int64)
+    for label in np.unique(images.labels):
+        members = np.flatnonzero(images.labels == label)
+        ranks[members] = np.arange(len(members))
+    held_out = ranks % HELD_OUT_OWN == HELD_OUT_OWN - 1
+    if not held_out.any():
+        raise UserError(
+            f"data: {source} has no class of {HELD_OUT_OWN} images, so that none can be held out"
+        )
+    return Splits(images.select(np.flatnonzero(~held_out)), images.select(np.flatnonzero(held_out)))
+
+
+def _scaled_own(source: str, own: OwnImages) -> ImageData:
+    images = own.images.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+    # Whether a mirror image is a fair one is for those to judge who know the pictures.
+    return ImageData(images, own.labels, len(own.classes), source, True, len(own.skipped))
+
+
+def _versions(*distributions: str) -> dict[str, str]:
+    return {name: version(name) for name in distributions}

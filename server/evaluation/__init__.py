@@ -1,0 +1,1 @@
+"""How good samples are; knows no federation."""

@@ -1,0 +1,151 @@
+"""The fleet: who its clients are, who takes part in a round, and what each of them gets.
+
+All of it is a function of the configuration and the round, so it can be computed before a run,
+during it and after it, and is the same each time.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+
+from common.config import RunConfig, fleet_codes, parse_fleet, stretch_start
+from common.seeding import SERVER, rng_for
+from common.submodels import Layout
+from server.policies import GlobalWeights, Request
+
+
+@dataclass(frozen=True)
+class Client:
+    """One member of the fleet.
+
+    Attributes:
+        node: Flower's node id, good for this run only; 0 while nobody answers for it.
+        partition: The client's own number, from 0.
+        rate: Its model rate.
+        examples: Images it holds.
+        index: Its place among the clients of its rate, from 0.
+        count: The number of clients of its rate, absent ones included.
+        present: Whether it can be asked.
+        accepts: The largest rate that it said it can hold.
+    """
+
+    node: int
+    partition: int
+    rate: Fraction
+    examples: int
+    index: int
+    count: int
+    present: bool = True
+    accepts: Fraction = Fraction(1)
+
+
+def muster(rates: Sequence[Fraction], answers: Sequence[tuple[int, int] | None]) -> list[Client]:
+    """Return the fleet in the order of partitions.
+
+    Args:
+        rates: Each client's model rate.
+        answers: Each client's node id and number of images, None where it is absent.
+    """
+    sizes, seen = Counter(rates), Counter[Fraction]()
+    fleet = []
+    for partition, (rate, answer) in enumerate(zip(rates, answers, strict=True)):
+        node, examples = answer or (0, 0)
+        place = seen[rate], sizes[rate]
+        fleet.append(Client(node, partition, rate, examples, *place, answer is not None))
+        seen[rate] += 1
+    return fleet
+
+
+def highest_rate(
+    layout: Layout,
+    limit: Fraction,
+    config: RunConfig,
+    step_seconds: Sequence[tuple[Fraction, float]] = (),
+) -> Fraction:
+    """Return the highest rate of this model within a limit and the configured `round_budget`.
+
+    Between two measured rates the time of a local step is taken to be a constant and a part that
+    grows with the number of parameters, so with the square of the rate. A client that is too slow
+    even for the smallest rate gets that one.
+
+    Args:
+        layout: The full model's layout.
+        limit: What the client is configured for and says it can hold.
+        config: The run's configuration.
+        step_seconds: Measured seconds of a step by rate; none is no limit in time.
+
+    Returns:
+        A multiple of ``1 / layout.atom``, 0 if even the smallest is above the limit.
+    """
+    most = int(limit * layout.atom)
+    rates = [Fraction(k, layout.atom) for k in range(1, most + 1)]
+    if not rates or not step_seconds or not config.round_budget:
+        return rates[-1] if rates else Fraction(0)
+    (low, fast), (high, slow) = min(step_seconds), max(step_seconds)
+    slope = max(0.0, slow - fast) / float(high**2 - low**2) if high > low else 0.0
+
+    def fits(rate: Fraction) -> bool:
+        return config.local_steps * (fast + slope * float(rate**2 - low**2)) <= config.round_budget
+
+    return max((rate for rate in rates if fits(rate)), default=rates[0])
+
+
+def required(config: RunConfig, asked: int) -> int:
+    """Return how many usable replies a round needs: at least one, and all can be had."""
+    wanted = config.min_replies if config.min_replies >= 1 else config.min_replies * asked
+    return max(1, min(math.ceil(wanted), asked))
+
+
+def request_for(
+    layout: Layout,
+    config: RunConfig,
+    client: Client,
+    round: int,
+    weights: GlobalWeights | None = None,
+) -> Request:
+    """Return what the policy is asked for a client in a round, 1 or later.
+
+    Args:
+        layout: The full model's layout.
+        config: The run's configuration.
+        client: Who asks.
+        round: The round; all of a stretch of `refresh_every` rounds ask the same.
+        weights: The global weights before the first round of the stretch.
+    """
+    stretch = 1 + (stretch_start(config, round) - 1) // max(1, config.refresh_every)
+    codes = _codes(config.fleet)
+    return Request(
+        layout,
+        layout.kept_per_atom(client.rate),
+        client.index,
+        client.count,
+        stretch,
+        rng_for(config.seed, stretch, client.partition, "extraction"),
+        config.seed,
+        tuple(layout.kept_per_atom(rate) for rate in _rates(config.fleet)),
+        codes[client.partition] if codes else 0,
+        weights,
+    )
+
+
+def participants(fleet: list[Client], config: RunConfig, round: int) -> list[Client]:
+    """Return the clients of a round: all present, or `clients_per_round` drawn from these."""
+    fleet = [client for client in fleet if client.present]
+    if config.participants == "full":
+        fleet = [client for client in fleet if client.rate == 1]
+    if not 0 < config.clients_per_round < len(fleet):
+        return fleet
+    rng = rng_for(config.seed, round, SERVER, "participants")
+    chosen = rng.choice(len(fleet), config.clients_per_round, replace=False)
+    return [fleet[i] for i in sorted(chosen)]
+
+
+@cache
+def _rates(fleet: str) -> tuple[Fraction, ...]:
+    return tuple(sorted(set(parse_fleet(fleet))))
+
+
+_codes = cache(fleet_codes)

@@ -1,0 +1,217 @@
+"""The roster: who answers for each partition while nodes come and go.
+
+The grid only knows node ids, which say nothing and change when a device starts again without a key.
+So every node that appears is asked who it is, and what it answers decides whose place it takes.
+Nothing here waits, except at the start of a run.
+"""
+
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from common.config import RunConfig, parse_fleet
+from common.errors import UserError
+from common.submodels import Layout
+from common.wire import RollCall, WireError, pack_question, unpack_roll_call
+from server.fleet.members import Client, highest_rate, muster, required
+
+PAUSE = 0.1
+"""Seconds between two looks at who has come, at the start."""
+
+log = logging.getLogger("flwr")
+
+
+@dataclass
+class Roster:
+    """The members of a run's fleet.
+
+    Args:
+        config: The run's configuration.
+        layout: The full model's layout.
+        image_shape: (C, H, W) of the run's images, which everybody must have.
+        limits: By partition the largest rate since its memory ran out; 0 is none at all.
+    """
+
+    config: RunConfig
+    layout: Layout
+    image_shape: tuple[int, int, int]
+    limits: dict[int, Fraction] = field(default_factory=dict)
+    events: dict[int, str] = field(default_factory=dict)
+    """What has happened to whom since this was last emptied."""
+
+    def __post_init__(self) -> None:
+        self.rates = parse_fleet(self.config.fleet)
+        self._members: dict[int, tuple[int, RollCall]] = {}
+        self._online: set[int] = set()
+        self._questions: dict[str, int] = {}
+        self._queue: dict[int, RollCall] = {}
+        self._fleet: tuple[dict[int, Fraction], list[Client]] | None = None
+
+    def start(self, grid: Grid) -> None:
+        """Wait until the whole fleet has answered, or as many as a round needs.
+
+        Raises:
+            UserError: Too few nodes answered within `start-timeout`, or one of them said something
+                that does not fit; the line names it.
+        """
+        deadline = time.monotonic() + self.config.start_timeout
+        while len(self._members) < len(self.rates):
+            refused = self.update(grid)
+            if refused:
+                raise UserError(f"roll-call: {refused[0]}")
+            if len(self._members) == len(self.rates):
+                break
+            if time.monotonic() > deadline:
+                if self.config.min_replies and self.enough():
+                    break
+                raise UserError(
+                    f"fleet: names {len(self.rates)} clients, but {len(self._members)} of the "
+                    f"{len(self._online)} nodes that are connected answered as one of them; in a "
+                    f"simulation start with --federation-config 'num-supernodes={len(self.rates)}'"
+                )
+            time.sleep(PAUSE)
+        if self._queue:
+            node, answer = next(iter(self._queue.items()))
+            raise UserError(f"roll-call: {_taken(node, answer)}")
+        self.events.clear()
+
+    def update(self, grid: Grid, failing: Collection[int] = ()) -> list[str]:
+        """Follow the nodes that have left, ask those that are new and take in those that answered.
+
+        Args:
+            grid: Where the nodes are.
+            failing: Partitions that did not answer their last task: a newcomer may replace them.
+
+        Returns:
+            Why somebody who answered was not taken in.
+        """
+        online = set(grid.get_node_ids())
+        for partition, (node, _) in self._members.items():
+            if (node in online) != (node in self._online):
+                self.events[partition] = "joined" if node in online else "left"
+        if online != self._online:
+            self._fleet = None
+        new, self._online = sorted(online - self._online), online
+        self._queue = {node: answer for node, answer in self._queue.items() if node in online}
+        for node in new:
+            question = Message(pack_question(self.config.round_budget > 0), node, MessageType.QUERY)
+            self._questions |= {number: node for number in grid.push_messages([question]) if number}
+        refused = []
+        for reply in grid.pull_messages(list(self._questions)) if self._questions else ():
+            node = self._questions.pop(reply.metadata.reply_to_message_id, 0)
+            if not node:
+                continue
+            try:
+                if reply.has_error():
+                    reason = (reply.error.reason or "no reason given").strip().splitlines()[-1]
+                    raise WireError(f"a client failed: {reason}")
+                answer = unpack_roll_call(reply.content)
+                self._check(answer)
+            except ValueError as error:
+                if node in online:  # a node that has gone is answered for by the grid
+                    refused.append(f"node {node}: {error}")
+            else:
+                self._queue[node] = answer
+        for reason in refused:
+            log.warning("roll-call: %s", reason)
+        self._admit(failing)
+        return refused
+
+    def _admit(self, failing: Collection[int]) -> None:
+        """Give those who wait their places, if these are free."""
+        for node, answer in list(self._queue.items()):
+            holder, _ = self._members.get(answer.partition, (node, answer))
+            if holder != node and holder in self._online and answer.partition not in failing:
+                log.warning("roll-call: %s", _taken(node, answer))
+                continue
+            del self._queue[node]
+            self._members[answer.partition] = node, answer
+            self._fleet = None
+            self.events[answer.partition] = "joined"
+
+    def _check(self, answer: RollCall) -> None:
+        if answer.partition >= len(self.rates):
+            raise WireError(
+                f"partition-id {answer.partition}: the fleet names {len(self.rates)} clients, "
+                f"which are 0 … {len(self.rates) - 1}"
+            )
+        if answer.image_shape != self.image_shape:
+            theirs, ours = ("x".join(map(str, s)) for s in (answer.image_shape, self.image_shape))
+            raise WireError(f"client {answer.partition} has images of {theirs}, the run of {ours}")
+
+    def fleet(self) -> list[Client]:
+        """Return every client of the fleet in the order of partitions, absent ones included.
+
+        The same list until something about it changes: a round must not cost what the fleet does.
+        """
+        if self._fleet is None or self._fleet[0] != self.limits:
+            partitions = range(len(self.rates))
+            rates = [self._rate(partition) for partition in partitions]
+            fleet = muster(rates, [self._present(partition) for partition in partitions])
+            fleet = [replace(client, accepts=self._accepts(client.partition)) for client in fleet]
+            self._fleet = dict(self.limits), fleet
+        return self._fleet[1]
+
+    def enough(self) -> bool:
+        """Say whether as many clients are present as a round needs replies."""
+        present = sum(client.present for client in self.fleet())
+        asked = min(self.config.clients_per_round or len(self.rates), len(self.rates))
+        return present >= required(self.config, asked)
+
+    def record(self) -> list[dict[str, Any]]:
+        """Return a description of every client for `fleet.json`."""
+        rows = []
+        for client in self.fleet():
+            row: dict[str, Any] = {
+                "partition": client.partition,
+                "present": client.present,
+                "rate": str(client.rate),
+                "configured_rate": str(self.rates[client.partition]),
+            }
+            if client.partition in self._members:
+                node, answer = self._members[client.partition]
+                row |= {
+                    "node": node,
+                    "device": answer.name,
+                    "examples": answer.examples,
+                    "image_shape": list(answer.image_shape),
+                    "skipped": answer.skipped,
+                    "accepts_rate": str(answer.rate),
+                    "memory_free": answer.memory_free,
+                    "step_seconds": {str(rate): time for rate, time in answer.step_seconds},
+                }
+            rows.append(row)
+        return rows
+
+    def _present(self, partition: int) -> tuple[int, int] | None:
+        """Return a client's node and number of images if it can be asked to train."""
+        node, answer = self._members.get(partition, (0, None))
+        if answer is None or node not in self._online or not self._rate(partition):
+            return None
+        return node, answer.examples
+
+    def _rate(self, partition: int) -> Fraction:
+        """Return the rate that a client gets, 0 if there is none that it can hold."""
+        limit = min(self.rates[partition], self._accepts(partition))
+        _, answer = self._members.get(partition, (0, None))
+        times = answer.step_seconds if answer else ()
+        return highest_rate(self.layout, limit, self.config, times)
+
+    def _accepts(self, partition: int) -> Fraction:
+        limit = self.limits.get(partition, Fraction(1))
+        _, answer = self._members.get(partition, (0, None))
+        return min(limit, answer.rate) if answer else limit
+
+
+def _taken(node: int, answer: RollCall) -> str:
+    who = f" (device {answer.name})" if answer.name else ""
+    return (
+        f"node {node}{who} says partition-id {answer.partition}, which another node has that still "
+        "answers; give each its own"
+    )

@@ -1,0 +1,149 @@
+"""What an extraction policy is asked, and what it answers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+from numpy.typing import NDArray
+
+from common.submodels import Layout
+
+Positions = Mapping[str, NDArray[np.integer]]
+"""For each axis, the positions kept in every atom (k,) or in each atom (atoms, k)."""
+
+
+class GlobalWeights:
+    """The global weights, fetched when a policy first looks at them.
+
+    Args:
+        layout: The model's table.
+        fetch: Returns the weights.
+        scores: The importance that clients have reported of each weight (`common.wire.scores`),
+            `UNSCORED` where none has; None if they were not asked.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        fetch: Callable[[], Float32[np.ndarray, "P"]],
+        scores: Float32[np.ndarray, "P"] | None = None,
+    ) -> None:
+        self.layout = layout
+        self._fetch = fetch
+        self.scores = None if scores is None else _read_only(scores)
+        self.looked_at = False
+
+    @cached_property
+    def theta(self) -> Float32[np.ndarray, "P"]:
+        """The weights in the layout's order, read-only."""
+        self.looked_at = True
+        return _read_only(self._fetch())
+
+    @cached_property
+    def channel_norms(self) -> dict[str, Float64[np.ndarray, "_"]]:
+        """For each axis the Euclidean norm of all weights that read or write a channel."""
+        squares = {name: np.zeros(axis.size) for name, axis in self.layout.axes.items()}
+        for parameter in self.layout.parameters:
+            view = np.square(self.layout.view(self.theta, parameter), dtype=np.float64)
+            for dimension, channels in enumerate(parameter.channels):
+                others = tuple(i for i in range(view.ndim) if i != dimension)
+                sums, start = view.sum(axis=others), 0
+                for axis in channels:
+                    squares[axis.name] += sums[start : start + axis.size]
+                    start += axis.size
+        return {name: np.sqrt(total) for name, total in squares.items()}
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that a policy may see.
+
+    Attributes:
+        layout: The model's table.
+        k: Channels to keep in every atom, 1 … ``layout.atom``.
+        index: The client's place among the clients of its rate, from 0.
+        count: The number of clients of its rate.
+        round: The round, from 1; with `refresh-every` the number of the stretch of rounds in which
+            nobody moves.
+        rng: A stream of this client in this round alone.
+        seed: The run's, for streams that several clients or rounds share.
+        widths: The `k` of every rate in the fleet.
+        code: The client's type in a fleet written as Zhou's code, 1 … 7; else 0.
+        weights: The global weights before this round.
+    """
+
+    layout: Layout
+    k: int
+    index: int
+    count: int
+    round: int
+    rng: np.random.Generator
+    seed: int = 0
+    widths: tuple[int, ...] = ()
+    code: int = 0
+    weights: GlobalWeights | None = None
+
+    @property
+    def slot(self) -> int:
+        """The running number of this assignment within the client's rate class, from 0."""
+        return (self.round - 1) * self.count + self.index
+
+    @property
+    def theta(self) -> Float32[np.ndarray, "P"]:
+        """The global weights before this round, read-only.
+
+        Raises:
+            ValueError: The request has no weights.
+        """
+        if self.weights is None:
+            raise ValueError("this policy needs the global weights")
+        return self.weights.theta
+
+    @property
+    def scores(self) -> Float32[np.ndarray, "P"] | None:
+        """The importance of each weight, negative where no client has reported any yet."""
+        return None if self.weights is None else self.weights.scores
+
+    @property
+    def channel_norms(self) -> dict[str, Float64[np.ndarray, "_"]]:
+        """For each axis the Euclidean norm of all weights that read or write a channel.
+
+        Raises:
+            ValueError: The request has no weights.
+        """
+        if self.weights is None:
+            raise ValueError("this policy needs the global weights")
+        return self.weights.channel_norms
+
+
+Mask = Bool[np.ndarray, "P"]
+"""True for every coordinate that is kept, in the layout's order."""
+
+Policy = Callable[[Request], Positions | Mask]
+"""Chooses channels, for compact submodels, or single coordinates, for masked ones."""
+
+StructuredPolicy = Callable[[Request], Positions]
+
+
+def _read_only(vector: Float32[np.ndarray, "P"]) -> Float32[np.ndarray, "P"]:
+    view = vector.view()
+    view.flags.writeable = False
+    return view
+
+
+def everywhere(layout: Layout, positions: NDArray[np.integer]) -> Positions:
+    """Return the same positions for every axis."""
+    return dict.fromkeys(layout.axes, positions)
+
+
+def by_axis(layout: Layout, rows: NDArray[np.integer]) -> Positions:
+    """Cut positions (all atoms, k) into one array for each axis, in the layout's order."""
+    atoms = np.cumsum([axis.size // layout.atom for axis in layout.axes.values()])
+    return dict(zip(layout.axes, np.split(rows, atoms[:-1]), strict=True))
+
+
+def all_atoms(layout: Layout) -> int:
+    """Return the number of atoms on all axes together."""
+    return sum(axis.size for axis in layout.axes.values()) // layout.atom

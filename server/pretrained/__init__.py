@@ -1,0 +1,1 @@
+"""A model in diffusers' folder format, in and out, and where weights start."""

@@ -1,0 +1,110 @@
+"""A run's history: one JSON object per round, one round per line."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import atomic_write, plain_json
+
+Row = dict[str, Any]
+
+
+class History:
+    """The rows of a `history.jsonl`, appended as the run goes and trimmed when it resumes.
+
+    Opening it mends what a crash can leave behind: a last line without its end is dropped from the
+    file. Only the process that writes the run may open it so; others use `read_rows`.
+
+    Raises:
+        UserError: a line before the last is not a JSON object with a `round`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows = read_rows(path)
+        if path.exists() and path.read_bytes() != (whole := _lines(self._rows)):
+            atomic_write(path, whole)
+
+    def rows(self) -> list[Row]:
+        """The rows so far, oldest first; the list is the caller's."""
+        return list(self._rows)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add `row`, on disk when this returns; NaN and infinities are stored as null.
+
+        Raises:
+            ValueError: `row` has no integer `round`, or one not after the last row's.
+        """
+        plain: Row = plain_json(row)
+        number = plain.get("round")
+        if not _is_round(number) or (self._rows and number <= self._rows[-1]["round"]):
+            last = self._rows[-1]["round"] if self._rows else "none"
+            raise ValueError(f"row of round {number!r} cannot follow round {last}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            # One write call, so that a reader sees the line or a beginning of it, which it drops.
+            file.write(_lines([plain]))
+            file.flush()
+            os.fsync(file.fileno())
+        self._rows.append(plain)
+
+    def truncate_after(self, round: int) -> None:
+        """Forget every row later than `round`: a resumed run writes them again."""
+        kept = [row for row in self._rows if row["round"] <= round]
+        if len(kept) != len(self._rows):
+            atomic_write(self.path, _lines(kept))
+            self._rows = kept
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The whole rows of a history, also while a run is writing it; [] where there is no file.
+
+    Raises:
+        UserError: a line before the last is not a JSON object with a `round`.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows: list[Row] = []
+    # What follows the last newline is "" or a torn line: never a row, even if it happens to parse.
+    for number, line in enumerate(lines[:-1], start=1):
+        row = _parse(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines) - 1:
+            raise UserError(
+                f"{path} line {number} is not a JSON object with a round; restore or remove it"
+            )
+    return rows
+
+
+def _parse(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:  # covers JSONDecodeError and UnicodeDecodeError
+        return None
+    return row if isinstance(row, dict) and _is_round(row.get("round")) else None
+
+
+def _is_round(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _lines(rows: list[Row]) -> bytes:
+    # allow_nan=False: a NaN that slipped past plain_json must fail here, not in the reader.
+    return b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows)
+
+
+def best_round(rows: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the round of a history whose averaged weights sampled best, None if none was scored.
+
+    That is the least `frechet_ema`, of equal ones the earliest.
+    """
+    scores = {row["round"]: row.get("frechet_ema") for row in rows}
+    known = {round: score for round, score in scores.items() if score is not None}
+    known = {round: score for round, score in known.items() if math.isfinite(score)}
+    return min(known, key=lambda round: (known[round], round), default=None)

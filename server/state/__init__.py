@@ -1,0 +1,24 @@
+"""What is carried from round to round, and how it moves on."""
+
+from server.state.advance import ServerState, advance, initial_state, no_masks
+from server.state.checkpoint import (
+    checkpoints,
+    discard_old,
+    load_checkpoint,
+    resumable,
+    round_of,
+    save_checkpoint,
+)
+
+__all__ = [
+    "ServerState",
+    "advance",
+    "checkpoints",
+    "discard_old",
+    "initial_state",
+    "load_checkpoint",
+    "no_masks",
+    "resumable",
+    "round_of",
+    "save_checkpoint",
+]

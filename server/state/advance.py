@@ -1,0 +1,131 @@
+"""What the server carries from round to round, and how one aggregate moves it on."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt8
+
+from common.config import RunConfig, ServerConfig, parse_fleet
+from common.submodels import Layout
+from server.aggregation import CLIENTS, IMAGES, Aggregate, no_scores
+from server.loops import spread_out
+from server.policies import needs_scores
+from server.state.ema import averaged, pull_of
+from server.state.optimizers import OPTIMIZERS, plain
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """Everything that the next round depends on besides the configuration.
+
+    Attributes:
+        round: Complete rounds, 0 before training.
+        theta: The global weights.
+        moments: What the server optimizer remembers of every coordinate: M models' memory.
+        emas: Exponential moving averages of the weights, one for each half-life: E models' memory.
+        counts: Client updates that each coordinate has had, as a coverage vector.
+        images: Images that have trained each coordinate, as a coverage vector.
+        last: The round that last trained each coordinate, 0 where none has; a coverage vector.
+        updates: Client updates in all rounds.
+        masks: What each client held when it last took part (`Submodel.bitmask`), zeros if never.
+        anchor: The weights by which policies choose while clients stay where they are; None if
+            these are `theta`, or the policy does not look.
+        scores: The importance of each coordinate when clients last reported it; None if the policy
+            does not rank by it.
+    """
+
+    round: int
+    theta: Float32[np.ndarray, "P"]
+    moments: Float32[np.ndarray, "M P"]
+    emas: Float32[np.ndarray, "E P"]
+    counts: Int64[np.ndarray, "coverage"]
+    images: Int64[np.ndarray, "coverage"]
+    last: Int64[np.ndarray, "coverage"]
+    updates: int
+    masks: UInt8[np.ndarray, "clients bytes"]
+    anchor: Float32[np.ndarray, "P"] | None = None
+    scores: Float32[np.ndarray, "P"] | None = None
+
+    @property
+    def ema(self) -> Float32[np.ndarray, "P"]:
+        """The first average, which every round reports."""
+        return self.emas[0]
+
+
+def initial_state(
+    layout: Layout, theta: Float32[np.ndarray, "P"], config: RunConfig
+) -> ServerState:
+    """Return the state before the first round."""
+    count, _ = OPTIMIZERS[config.server.optimizer]
+    moments = np.zeros((count, layout.size), dtype=np.float32)
+    emas = np.tile(theta, (len(config.ema.half_life), 1))
+    nothing = np.zeros(layout.coverage_size, dtype=np.int64)
+    masks = no_masks(layout, config)
+    scores = no_scores(layout) if needs_scores(config.policy) else None
+    return ServerState(0, theta, moments, emas, nothing, nothing, nothing, 0, masks, scores=scores)
+
+
+def no_masks(layout: Layout, config: RunConfig) -> UInt8[np.ndarray, "clients bytes"]:
+    """Return the masks of a fleet that has not taken part yet."""
+    return np.zeros((len(parse_fleet(config.fleet)), -(-layout.mask_bits // 8)), dtype=np.uint8)
+
+
+def advance(
+    state: ServerState, aggregate: Aggregate, layout: Layout, config: RunConfig
+) -> ServerState:
+    """Take one round's aggregate into the state: the optimizer's step, then the averages.
+
+    Args:
+        state: The state after the round before; it is left as it is.
+        aggregate: The round's average of updates.
+        layout: The full model's layout.
+        config: The run's configuration; `server` and `ema` are read.
+    """
+    theta, moments = _stepped(state, aggregate, layout, config.server)
+    counts, images, last = (np.empty(layout.coverage_size, np.int64) for _ in range(3))
+    pulls: list[list[Float64[np.ndarray, _]]] = [[] for _ in config.ema.half_life]
+    vectors = (state.counts, state.images, state.last, counts, images, last)
+    for views in zip(*map(layout.coverage_views, vectors), strict=True):
+        sums = aggregate.coverage.sums(views[0][0]).astype(np.int64)
+        clients, trained = sums[CLIENTS].ravel(), sums[IMAGES].ravel()
+        old_count, old_seen, old_when, count, seen, when = (
+            view.reshape(-1, clients.size) for _, view in views
+        )
+        np.add(old_count, clients, out=count)
+        np.add(old_seen, trained, out=seen)
+        when[...] = np.where(clients > 0, state.round + 1, old_when)
+        # Mostly all atoms are trained alike, and there are a few dozen of them.
+        seen = seen[:1] if (seen == seen[0]).all() else seen
+        for half_life, parts in zip(config.ema.half_life, pulls, strict=True):
+            parts.append(pull_of(trained, seen, half_life, config.ema.ramp).ravel())
+    return replace(
+        state,
+        round=state.round + 1,
+        theta=theta,
+        moments=moments,
+        emas=averaged(state.emas, theta, [spread_out(layout, parts) for parts in pulls]),
+        counts=counts,
+        last=last,
+        images=images,
+    )
+
+
+def _stepped(
+    state: ServerState, aggregate: Aggregate, layout: Layout, config: ServerConfig
+) -> tuple[Float32[np.ndarray, "P"], Float32[np.ndarray, "M P"]]:
+    """Return the weights after the server's step, and its moments.
+
+    A coordinate that nobody covered keeps its weight and its moments bit for bit.
+    """
+    count, rule = OPTIMIZERS[config.optimizer]
+    if rule is plain and config.learning_rate == 1:
+        return aggregate.theta, state.moments
+    theta, moments = state.theta.copy(), state.moments.copy()
+    for parameter, clients in layout.coverage_views(aggregate.counts):
+        old, new = (layout.view(vector, parameter) for vector in (theta, aggregate.theta))
+        kept = moments[:, parameter.span].reshape(count, *parameter.shape)
+        moved, step = rule(kept, new - old, config)
+        covered = clients > 0
+        np.copyto(kept, moved, where=covered)
+        np.add(old, config.learning_rate * step, out=old, where=covered)
+    return theta, moments

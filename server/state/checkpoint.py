@@ -1,0 +1,158 @@
+"""Checkpoints: a round's whole state in one safetensors file, written aside and renamed."""
+
+import contextlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from common.config import RunConfig
+from common.errors import UserError
+from common.files import write_tensors
+from common.submodels import Layout
+from common.wire import CODECS, STRETCH
+from server.state.advance import ServerState, no_masks
+
+FORMAT = 1
+"""Raised when the meaning of a checkpoint changes; older ones are then refused."""
+
+_MAY_DIFFER = {
+    *("rounds", "run-dir", "name", "threads", "evaluate-every"),
+    *("start-timeout", "round-timeout", "round-retries", "min-replies"),
+}
+"""Keys that a resumed run may change: they do not enter the weights of the rounds already done."""
+
+
+NEWEST = 2
+"""Checkpoints that are kept for their age; the best round's is kept besides."""
+
+
+def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout: Layout) -> Path:
+    """Write a round's state to ``round-NNNN.safetensors``."""
+    metadata = {
+        "format": str(FORMAT),
+        "round": str(state.round),
+        "layout": layout.digest,
+        "config": json.dumps(config.to_flat()),
+    }
+    tensors = {
+        "theta": state.theta,
+        "moments": state.moments,
+        "ema": state.emas,
+        "counts": state.counts,
+        "images": state.images,
+        "last": state.last,
+        "updates": np.array(state.updates),
+        "masks": state.masks,
+    }
+    if state.anchor is not None:
+        tensors["anchor"] = state.anchor
+    if state.scores is not None:
+        tensors["scores"] = state.scores
+    path = folder / f"round-{state.round:04d}.safetensors"
+    write_tensors(path, tensors, metadata)
+    return path
+
+
+def discard_old(folder: Path, config: RunConfig, best: int | None) -> None:
+    """Delete all checkpoints but the newest two, that of round `best` and the `resumable` one."""
+    saved = checkpoints(folder)
+    kept = {*saved[-NEWEST:], *_resumable(saved, config)[-1:]}
+    for path in saved:
+        if path not in kept and round_of(path) != best:
+            path.unlink()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return a run's checkpoints, oldest first."""
+    found = folder.glob("round-*.safetensors")
+    return sorted((path for path in found if round_of(path) >= 0), key=round_of)
+
+
+def round_of(path: Path) -> int:
+    """Return the round that a checkpoint's name says, -1 if it says none."""
+    match = re.fullmatch(r"round-([0-9]+)\.safetensors", path.name)
+    return int(match[1]) if match else -1
+
+
+def resumable(saved: Sequence[Path], config: RunConfig) -> Path | None:
+    """Return the checkpoint from which a run goes on as if it had never stopped, None for none.
+
+    That is the last one, unless clients keep something from round to round: then the last that
+    ends a stretch of theirs (`common.wire.codecs.residual_counts`), or the last of a complete run.
+
+    Args:
+        saved: A run's checkpoints, oldest first.
+        config: The run's configuration.
+
+    Raises:
+        UserError: There are checkpoints, but none of the end of a stretch.
+    """
+    if not saved or round_of(saved[-1]) >= config.rounds:
+        return saved[-1] if saved else None
+    ends = _resumable(saved, config)
+    if not ends:
+        raise UserError(
+            f"{saved[-1].parent}: with codec={config.codec} a run goes on from a checkpoint whose "
+            f"round is a multiple of {STRETCH}, and there is none"
+        )
+    return ends[-1]
+
+
+def _resumable(saved: Sequence[Path], config: RunConfig) -> list[Path]:
+    stretch = STRETCH if CODECS[config.codec].feedback else 1
+    return [path for path in saved if round_of(path) % stretch == 0]
+
+
+def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerState:
+    """Read a state back.
+
+    Raises:
+        UserError: The file is damaged, or was written by another version or with another
+            configuration; the line shows the difference.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != str(FORMAT):
+                raise UserError(f"{path}: checkpoint format {metadata.get('format')}, not {FORMAT}")
+            round, written = int(metadata["round"]), json.loads(metadata["config"])
+            if not isinstance(written, dict):
+                raise ValueError("its configuration is no table")
+            _compare(path, written, config)
+            if metadata["layout"] != layout.digest:
+                raise UserError(f"{path}: model layout {metadata['layout']}, not {layout.digest}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        theta, emas, counts, images = (tensors[n] for n in ("theta", "ema", "counts", "images"))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not a readable checkpoint ({error})") from None
+    if theta.dtype != np.float32 or theta.shape != (layout.size,):
+        raise UserError(f"{path}: holds {theta.dtype} weights {theta.shape}, not {layout.size}")
+    # Checkpoints from before there were server optimizers hold no moments, and those from before
+    # there could be several averages hold theirs as a plain vector.
+    moments = tensors.get("moments", np.zeros((0, layout.size), np.float32))
+    # Those from before there was a coverage report count its rounds from here.
+    last = tensors.get("last", np.where(counts > 0, round, 0))
+    updates = int(tensors.get("updates", counts.max()))
+    masks = tensors.get("masks", no_masks(layout, config))
+    emas, anchor, scores = np.atleast_2d(emas), tensors.get("anchor"), tensors.get("scores")
+    return ServerState(
+        round, theta, moments, emas, counts, images, last, updates, masks, anchor, scores
+    )
+
+
+def _compare(path: Path, written: dict[str, object], config: RunConfig) -> None:
+    """Refuse a checkpoint whose configuration differs where it matters."""
+    now = config.to_flat()
+    with contextlib.suppress(UserError):  # an older version's may be spelt otherwise, or lack keys
+        written = dict(RunConfig.from_flat(written).to_flat())
+    differing = [
+        f"{key} was {written.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(set(written) | set(now))
+        if key not in _MAY_DIFFER and written.get(key) != now.get(key)
+    ]
+    if differing:
+        raise UserError(f"{path}: written with another configuration: {'; '.join(differing)}")

@@ -1,0 +1,1 @@
+"""Run directories and configurations, by name."""

@@ -1,0 +1,65 @@
+"""Configurations by name: presets, files and overrides."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.config import RunConfig
+from common.errors import UserError
+
+PRESETS = Path(__file__).parents[1] / "presets"
+PLACES = ("init", "evaluation.features")
+"""Keys whose values may be ``KIND:PATH``."""
+
+
+def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration of a preset or a TOML file with some keys replaced.
+
+    Args:
+        source: A preset's name, or the path of a file ending in ``.toml``.
+        overrides: ``key=value`` with flattened keys, such as ``model.widths=32,64``.
+
+    Relative files and folders are taken from here: Flower runs the app in a folder of its own.
+
+    Raises:
+        UserError: No such preset or file, the file is not TOML, or a key or value is not allowed.
+    """
+    flat = RunConfig.from_tree(_read(_path_of(source))).to_flat()
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"--set {override}: write it as key=value")
+        flat[key.strip()] = value.strip()
+    config = RunConfig.from_flat(flat)
+    flat = config.to_flat()
+    for key in PLACES:
+        kind, colon, place = str(flat[key]).partition(":")
+        if colon:
+            flat[key] = f"{kind}:{Path(place).expanduser().absolute()}"
+    return RunConfig.from_flat(flat)
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that come with the program."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def _path_of(source: str) -> Path:
+    if source.endswith(".toml"):
+        return Path(source)
+    if source not in preset_names():
+        raise UserError(
+            f"preset '{source}' does not exist; there are {', '.join(preset_names())}, or name a "
+            "file ending in .toml"
+        )
+    return PRESETS / f"{source}.toml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML ({error})") from None

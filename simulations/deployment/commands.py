@@ -1,0 +1,143 @@
+"""Commands for separate devices: `certs`, and thin starters of Flower's own server and client."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.errors import UserError
+from simulations.deployment import forkserver
+from simulations.engine.processes import ALLOCATOR
+
+Certificates = Annotated[
+    Path | None, typer.Option("--certs", help="The folder that `scorequilt certs` wrote.")
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Plain text and no keys: trusted networks only.")
+]
+Print = Annotated[bool, typer.Option("--print", help="Only print Flower's command.")]
+
+
+def certs(
+    folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path("certs"),
+    host: Annotated[
+        list[str] | None, typer.Option(help="Name or address of the server; repeat.")
+    ] = None,
+    node: Annotated[list[str] | None, typer.Option(help="Name of a device; repeat.")] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="Replace the server certificate.")] = False,
+) -> None:
+    """Make an authority, a server certificate and key pairs for devices."""
+    from simulations.deployment.certificates import make_certificates
+
+    for path in make_certificates(folder, host or [], node or [], renew):
+        typer.echo(path)
+
+
+def serve(
+    certificates: Certificates = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    database: Annotated[
+        Path | None, typer.Option(help="A file, so that registered devices outlive a restart.")
+    ] = None,
+    insecure: Insecure = False,
+    only_print: Print = False,
+) -> None:
+    """Start the server's end: Flower's SuperLink, with TLS and only for devices that have a key."""
+    command = ["flower-superlink", "--host", host, "--port", str(port)]
+    command.append("--disable-runtime-dependency-installation")
+    if database is not None:
+        command += ["--database", str(database.absolute())]
+    if insecure:
+        command.append("--insecure")
+    else:
+        ca, certificate, key = _files(certificates, "ca.crt", "server.crt", "server.key")
+        command += ["--ssl-ca-certfile", ca, "--ssl-certfile", certificate, "--ssl-keyfile", key]
+        command.append("--enable-supernode-auth")
+    _start(command, ALLOCATOR, only_print)
+
+
+def join(
+    server: Annotated[str, typer.Argument(metavar="SERVER[:PORT]", help="Where the server is.")],
+    partition_id: Annotated[int, typer.Option(min=0, help="The device's number, from 0.")],
+    certificates: Certificates = None,
+    key: Annotated[Path | None, typer.Option(help="This device's private key, NAME.key.")] = None,
+    name: Annotated[str, typer.Option(help="What to call the device.")] = "",
+    data: Annotated[str, typer.Option(help="Its images: folder:PATH or npz:PATH.")] = "",
+    model_rate: Annotated[str, typer.Option(help="The highest rate it accepts, as 1/2.")] = "",
+    memory: Annotated[
+        float | None, typer.Option(help="MiB for training; the rate follows from it.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="A free port of the device for its own use.")] = 9094,
+    preload: Annotated[
+        bool, typer.Option(help="Keep PyTorch in memory between tasks, which then start sooner.")
+    ] = sys.platform == "linux",
+    insecure: Insecure = False,
+    only_print: Print = False,
+) -> None:
+    """Start a device's end: Flower's SuperNode, with this device's data and limits."""
+    address = server if ":" in server.rpartition("]")[2] else f"{server}:8000"
+    command = ["flower-supernode", "--superlink", address, "--port", str(port)]
+    if insecure:
+        command.append("--insecure")
+    else:
+        if key is None or not key.is_file():
+            raise UserError(f"--key: {key or 'missing'} is no file; `scorequilt certs` makes it")
+        command += ["--root-certificates", *_files(certificates, "ca.crt")]
+        command += ["--auth-supernode-private-key", str(key.absolute())]
+    kind, _, path = data.partition(":")
+    if data:
+        if kind not in ("folder", "npz"):
+            raise UserError(f"--data: {data} is neither folder:PATH nor npz:PATH")
+        data = f"{kind}:{Path(path).expanduser().absolute()}"
+    settings = {"device-name": name, "data": data, "model-rate": model_rate}
+    words = [f"partition-id={partition_id}"]
+    words += [f'{setting}="{value}"' for setting, value in settings.items() if value]
+    words += [f"memory={memory}"] if memory is not None else []
+    if any('"' in value or "\n" in value for value in settings.values()):
+        raise UserError("--name, --data: names and paths must not hold quotation marks")
+    _start([*command, "--node-config", " ".join(words)], _CLIENT, only_print, preload)
+
+
+_CLIENT = {
+    **ALLOCATOR,
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds; the default waits up to one
+}
+
+
+def _files(folder: Path | None, *names: str) -> list[str]:
+    """Return the files' absolute paths."""
+    if folder is None:
+        raise UserError("--certs: name the folder that `scorequilt certs` wrote, or say --insecure")
+    for name in names:
+        if not (folder / name).is_file():
+            raise UserError(f"--certs: there is no {folder / name}; `scorequilt certs` makes it")
+    return [str((folder / name).absolute()) for name in names]
+
+
+def _start(
+    command: list[str], variables: dict[str, str], only_print: bool, preload: bool = False
+) -> None:
+    """Print a command and become it; variables that are set already stay as they are."""
+    before = "".join(f"{key}={value} " for key, value in variables.items())
+    typer.echo(before + shlex.join(command))
+    if only_print:
+        return
+    sys.stdout.flush()
+    # Flower starts its own programs by name, and they must be those beside this one.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**variables, **os.environ, "PATH": path}
+    if preload:
+        try:
+            folder = forkserver.start(environment)
+        except OSError as error:
+            typer.echo(f"tasks will start slower, as with --no-preload: {error}", err=True)
+        else:
+            environment["PATH"] = f"{folder}{os.pathsep}{path}"
+    os.execvpe(command[0], command, environment)

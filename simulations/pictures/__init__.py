@@ -1,0 +1,1 @@
+"""Figures of runs, of coverage and of policies."""

@@ -1,0 +1,1 @@
+"""What a run would cover and what it would cost."""

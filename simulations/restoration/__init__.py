@@ -1,0 +1,1 @@
+"""Repairing pictures with the score."""

@@ -1,0 +1,104 @@
+"""Commands over finished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulations.archive.arguments import Round, Run
+from simulations.archive.directory import find_run
+
+
+def plot(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...")],
+    out: Annotated[Path, typer.Option(help="Picture that compares several runs.")] = Path(
+        "comparison.png"
+    ),
+) -> None:
+    """Draw a run's pictures again, and compare several runs."""
+    folders = [find_run(each) for each in runs]
+    from simulations.pictures.runs import draw_comparison, draw_run
+
+    for folder in folders:
+        for picture in draw_run(folder):
+            typer.echo(picture)
+    if len(folders) > 1:
+        typer.echo(draw_comparison(folders, out))
+
+
+def sample(
+    run: Run,
+    count: Annotated[int, typer.Option("-n", "--count", help="Images to draw.")] = 64,
+    sampler: Annotated[str | None, typer.Option(help="A sampler; default the run's.")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="Network evaluations per image; default the run's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the sampler, in place of evaluations.")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Width, such as 1/2; default the one that samples best.")
+    ] = None,
+    class_label: Annotated[int | None, typer.Option("--class", help="Of all images.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Weight of classifier-free guidance; default the run's.")
+    ] = None,
+    round: Round = None,
+    seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
+    raw: Annotated[bool, typer.Option("--raw", help="Last weights, not averaged ones.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A PNG file; default in the run.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Draw images from a run's weights."""
+    folder = find_run(run)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from simulations.results.sample import sample_run
+
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    with Progress(console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("sampling", total=None)
+        line = sample_run(
+            folder, count, sampler, evaluations, rate, class_label, guidance, seed, out, raw,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            steps, round,
+        )  # fmt: skip
+    typer.echo(line)
+
+
+def evaluate(
+    run: Run,
+    rate: Annotated[
+        str | None, typer.Option(help="Width, such as 1/2; default the one that samples best.")
+    ] = None,
+    round: Round = None,
+    full: Annotated[bool, typer.Option("--full", help="Bits per value, too.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Last weights, not averaged ones.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No tables.")] = False,
+) -> None:
+    """Judge a run's weights by every measure; write evaluation.json and plots/nearest.png."""
+    folder = find_run(run)
+    from rich.console import Console
+
+    from simulations.results.evaluate import evaluate_run, tables
+
+    result = evaluate_run(folder, rate, full, raw, round)
+    if not quiet:
+        Console().print(*tables(result), sep="\n")
+    typer.echo(folder / "evaluation.json")
+
+
+def export(
+    run: Run,
+    out: Annotated[Path | None, typer.Option(help="A folder; default RUN/model.")] = None,
+    round: Round = None,
+) -> None:
+    """Write a run's averaged weights as a model that opens in diffusers."""
+    folder = find_run(run)
+    from simulations.results.export import export_run
+
+    typer.echo(export_run(folder, out, round))

@@ -1,0 +1,126 @@
+"""What a run leaves to use: pictures sampled from its weights, and a model that diffusers opens."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from common.diffusion import CLOCKS, DELTA, GRIDS, SAMPLERS, Denoiser, clipped, guided, sample
+from common.errors import UserError
+from common.network import submodel_denoiser
+from common.seeding import SERVER, rng_for, torch_generator
+from common.submodels import full_submodel, narrowed
+from server.record.pictures import save_grid
+from simulations.archive.trained import TrainedRun, averaged_weights, parse_rate, read_trained_run
+
+BATCH = 256
+"""Images that the network sees at once."""
+
+
+def sample_run(
+    run_dir: Path,
+    count: int,
+    sampler: str | None = None,
+    evaluations: int | None = None,
+    rate: str | Fraction | None = None,
+    class_label: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    raw: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    steps: int | None = None,
+    round: str | None = None,
+) -> str:
+    """Sample images from a run's weights and write them as one picture.
+
+    Args:
+        run_dir: The run directory.
+        count: How many images, at least 1.
+        sampler: One of `SAMPLERS`; the run's own if None.
+        evaluations: Network evaluations per image, at least 1; the run's own if None.
+        rate: Model rate of the width to sample from; if None the one that the run's summary found
+            to sample best, or the full width before the run's end.
+        class_label: The class of all images; None draws classes as frequent as in training.
+        guidance: Weight of classifier-free guidance, at least 0, for which every evaluation of the
+            sampler asks the network twice; the run's own if None.
+        seed: Of noise, classes and the sampler, 0 or greater. The same call gives the same picture.
+        out: A PNG file; ``samples/drawn.png`` in the run if None.
+        raw: Take the last round's weights, not their moving average. Of several averages it is
+            the one that the summary found best at this width, before the run's end the first.
+        progress: Called with the network's calls done and in total.
+        steps: The sampler's steps, at least 1, in place of `evaluations`.
+        round: As in `read_trained_run`.
+
+    Returns:
+        A line that says what was written where.
+
+    Raises:
+        UserError: An argument is out of range or does not go with the run, or its directory cannot
+            be read; the line names it.
+    """
+    least = {"count": (count, 1), "evaluations": (evaluations, 1), "steps": (steps, 1)}
+    for key, (value, minimum) in (least | {"seed": (seed, 0), "guidance": (guidance, 0)}).items():
+        if value is not None and not minimum <= value < math.inf:
+            raise UserError(f"{key}: must be at least {minimum}, not {value}")
+    if steps is not None and evaluations is not None:
+        raise UserError("steps: say these or evaluations, not both")
+    run = read_trained_run(run_dir, round)
+    sampler = sampler or run.config.evaluation.sampler
+    if sampler not in SAMPLERS:
+        raise UserError(f"sampler: '{sampler}' is not one of {', '.join(SAMPLERS)}")
+    budget = evaluations or run.config.evaluation.evaluations
+    steps = steps or SAMPLERS[sampler].steps_for(budget)
+    chosen = parse_rate(run.summary.get("best_rate", "1") if rate is None else rate)
+    weight = run.config.evaluation.guidance if guidance is None else guidance
+    averaged, which = averaged_weights(run, chosen)
+    denoiser = _denoiser(run, run.state.theta if raw else averaged, chosen, weight)
+    labels = _labels(run, count, class_label, seed)
+    grid = GRIDS[run.config.evaluation.grid](CLOCKS[run.config.clock], steps, DELTA)
+    noise = torch.randn(count, *run.train.image_shape, generator=_generator(seed, "sample-noise"))
+    steered = _generator(seed, "sample-sampler")
+    images = sample(sampler, denoiser, grid, noise, steered, BATCH, progress, **labels)
+    out = out or run_dir / "samples" / "drawn.png"
+    save_grid(images, out)
+    weights, used = "last" if raw else which, SAMPLERS[sampler].evaluations(steps)
+    return (
+        f"{out}: {count} images from the {weights} weights of round {run.state.round} at rate "
+        f"{chosen}, {sampler} in {used} evaluations{f' guided by {weight:g}' if weight else ''}"
+    )
+
+
+def _denoiser(
+    run: TrainedRun, theta: Float32[np.ndarray, "P"], rate: Fraction, guidance: float
+) -> Denoiser:
+    """Return the width by which the run was judged: the first positions of every atom."""
+    if guidance and not run.config.model.label_dropout:
+        raise UserError(
+            "guidance: the run's network has not learned without labels; train one with "
+            "model.label-dropout"
+        )
+    submodel = narrowed(full_submodel(run.layout), run.layout.kept_per_atom(rate))
+    denoiser = submodel_denoiser(run.config, theta, submodel, run.train.image_shape[0])
+    if guidance:
+        denoiser = guided(denoiser, run.config.model.num_classes, guidance)
+    return clipped(denoiser) if run.config.evaluation.clip else denoiser
+
+
+def _labels(run: TrainedRun, count: int, label: int | None, seed: int) -> dict[str, Any]:
+    """Return the denoiser's keyword arguments: nothing for an unconditional model."""
+    classes = run.config.model.num_classes
+    if label is not None and not 0 <= label < classes:
+        reason = f"not in 0 … {classes - 1}" if classes else "given to a model without classes"
+        raise UserError(f"class: {label} is {reason}")
+    if not classes:
+        return {}
+    drawn = rng_for(seed, 0, SERVER, "sample-labels").choice(run.train.labels, count)
+    return {"class_labels": torch.from_numpy(drawn if label is None else np.full(count, label))}
+
+
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    return torch_generator(rng_for(seed, 0, SERVER, purpose))

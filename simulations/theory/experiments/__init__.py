@@ -1,0 +1,1 @@
+"""The experiments of `scorequilt theory`, one to a module."""

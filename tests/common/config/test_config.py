@@ -1,0 +1,122 @@
+import re
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from common.config.fleet import parse_fleet
+from common.config.run import RunConfig
+from common.errors import UserError
+from simulations.archive.configs import load_config, preset_names
+
+ROOT = Path(__file__).parents[3]
+
+# What other people's scripts and configuration files rely on. Adding is free, removing is not.
+FIRM = {
+    "data",
+    "partition",
+    "rounds",
+    "local-steps",
+    "batch-size",
+    "learning-rate",
+    "fleet",
+    "policy",
+    "weighting",
+    "clock",
+    "seed",
+    "evaluate-every",
+    "run-dir",
+    "model.widths",
+}
+
+
+def test_the_promised_keys_are_there() -> None:
+    assert set(RunConfig().to_flat()) >= FIRM
+
+
+def test_the_flower_app_declares_exactly_these_keys_with_these_defaults() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    declared = RunConfig.from_tree(project["tool"]["flwr"]["app"]["config"])
+    assert declared == RunConfig()
+    flat = project["tool"]["flwr"]["app"]["config"]
+    keys = {f"{k}.{leaf}" for k, v in flat.items() if isinstance(v, dict) for leaf in v}
+    keys |= {k for k, v in flat.items() if not isinstance(v, dict)}
+    assert keys == set(RunConfig().to_flat())
+
+
+def test_the_default_preset_is_the_defaults() -> None:
+    assert load_config("digits") == RunConfig()
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_under_its_own_name(name: str) -> None:
+    assert load_config(name).name == name
+
+
+def test_flat_form_and_toml_come_back_the_same(tmp_path: Path) -> None:
+    config = load_config("digits", ["model.widths=16, 32", "rounds=3", "scaler=false"])
+    assert config.model.widths == (16, 32)
+    assert not config.scaler
+    flat = config.to_flat()
+    assert all(isinstance(value, bool | int | float | str) for value in flat.values())
+    assert RunConfig.from_flat(flat) == config
+    path = tmp_path / "config.toml"
+    path.write_text(tomli_w.dumps(config.to_tree()))
+    assert load_config(str(path)) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("polcy=static", "unknown key 'polcy'; did you mean 'policy'"),
+        ("model.width=3", "unknown key 'model.width'; did you mean 'model.widths'"),
+        ("rounds=0", r"rounds: .*greater than or equal to 1 \(got '0'\)"),
+        ("rounds=many", "rounds: .*integer"),
+        ("partition=zipf", "partition: .*'iid', 'dirichlet' or 'classes'"),
+        ("model.widths=32,x", "model.widths: .*integer"),
+        ("rounds.x=1", "rounds.x: 'rounds' is a value"),
+        ("rounds", "--set rounds: write it as key=value"),
+        ("fleet=1/2*3", r"fleet: '1/2\*3' is not a rate times a count"),
+        ("fleet=2x1", r"fleet: '2x1' needs a rate in \(0, 1\]"),
+        ("fleet=1/2x0", "fleet: '1/2x0' needs .* a count of at least 1"),
+        ("fleet=1/0x2", "fleet: '1/0x2' is not"),
+        ("fleet=", "fleet: empty"),
+        ("ema.half-life=", "ema.half-life: .*at least 1 item"),
+        ("ema.half-life=5,5", "ema.half-life: half-lives are different"),
+        ("ema.half-life=-1", "ema.half-life: half-lives are .* none negative"),
+        ("name=../up", "name: .*pattern"),
+        ("evaluation.samples=63", r"evaluation.samples: .*equal to 64 \(got .63.\)"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_the_key(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_config("digits", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="preset 'digit' does not exist; there are digits"):
+        load_config("digit")
+    with pytest.raises(UserError, match=r"no\.toml: cannot be read"):
+        load_config(str(tmp_path / "no.toml"))
+    broken = tmp_path / "broken.toml"
+    broken.write_text("rounds = = 3")
+    with pytest.raises(UserError, match=r"broken\.toml: not valid TOML"):
+        load_config(str(broken))
+
+
+def test_fleets() -> None:
+    assert parse_fleet("1x2 1/2x1 0.25") == (1, 1, Fraction(1, 2), Fraction(1, 4))
+
+
+def test_every_key_is_documented_with_its_default() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z0-9.-]+)` \|(.*?)\|", page, flags=re.MULTILINE))
+    shown = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in _defaults().items()}
+    assert {key: text.strip() for key, text in rows.items()} == shown
+
+
+def _defaults() -> dict[str, bool | int | float | str]:
+    return RunConfig().to_flat()
