@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,6 +142,8 @@ app.command()(restoration.restore)
 
 def main() -> None:
     """Run the console script."""
+    # We only write files. A notebook's backend in the environment would fail on import.
+    os.environ["MPLBACKEND"] = "Agg"
     app(prog_name="scorequilt")
 
 

@@ -1,4 +1,4 @@
-"""Draw what each policy keeps, round by round: ``python -m simulations.pictures.policies OUT.png``."""
+"""What each policy keeps, by round: ``python -m simulations.pictures.policies OUT.png``."""
 
 import sys
 from pathlib import Path

@@ -178,4 +178,19 @@ def test_environment_of_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert environment["SCOREQUILT_CACHE"] == "/c"
     assert environment["RAY_ADDRESS"] == "127.0.0.1:4242"
     assert environment["OMP_NUM_THREADS"] == "2"
+
+
+def test_what_the_environment_is_set_up_for_elsewhere_does_not_reach_the_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(name, "socks5://proxy:1080")
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", "policies", "/opt/lib"]))
+    environment = run._environment(tmp_path, 2, 4242)
+    assert not [name for name in environment if name.lower().endswith("_proxy")]
+    assert environment["MPLBACKEND"] == "Agg"
+    theirs = [str(tmp_path), str(tmp_path / "policies"), "/opt/lib"]
+    assert environment["PYTHONPATH"] == os.pathsep.join(theirs)
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
