@@ -113,6 +113,8 @@ def run(
     except RunFailed as error:
         raise UserError(f"{error}; {resuming}") from None
     _deliver(target)
+    if failures := progress.failures():
+        typer.echo(failures, err=True)
     typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
 
 
