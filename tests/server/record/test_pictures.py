@@ -82,6 +82,6 @@ def test_a_format_that_cannot_be_written_is_refused_before_anything_is(
 
 def test_a_file_in_the_place_of_the_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "drawn").write_text("mine")
-    with pytest.raises(UserError, match="out: .* is a file"):
+    with pytest.raises(UserError, match=r"out: .* is a file"):
         save_images(torch.zeros(1, 1, 8, 8), tmp_path / "drawn")
     assert (tmp_path / "drawn").read_text() == "mine"
