@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from fractions import Fraction
 
-import psutil
-
 from common.config import RunConfig
 from common.data import OWN
 from common.errors import UserError
@@ -77,6 +75,8 @@ def accepted_rate(config: RunConfig, shape: tuple[int, int, int], node: NodeConf
 
 def free_memory() -> int:
     """Return the bytes that can be had without swapping, 0 if the system does not say."""
+    import psutil  # 15 ms, which a task that trains need not wait for
+
     try:
         return int(psutil.virtual_memory().available)
     except OSError:
