@@ -201,9 +201,9 @@ def compare(attempt: Attempt, config: RunConfig, expected: dict[str, object]) ->
 
 
 def main(
-    folder: Path,
-    kills: Annotated[int, typer.Option(min=1)] = 30,
-    seed: int = 0,
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    kills: Annotated[int, typer.Option(min=1, help="How often to kill.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of instants and victims.")] = 0,
 ) -> None:
     """Kill so many times and say what became of it."""
     for name in ("_run_id", "_node_id", "_task_id"):
