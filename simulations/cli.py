@@ -58,7 +58,10 @@ def _options(
 
 @app.command()
 def run(
-    source: Annotated[str | None, typer.Argument(metavar="[PRESET|FILE.toml]")] = None,
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[PRESET|FILE.toml]", help="What to run; default digits."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key; repeat.")
     ] = None,

@@ -132,7 +132,7 @@ def run_simulation(
         while submitted.poll() is None:
             notify("running")
             _check(processes, submitted)
-            if time.monotonic() > looked_at + 1:  # it reads all of /proc
+            if time.monotonic() > looked_at + 1:  # it looks at every process
                 looked_at = time.monotonic()
                 if processes.runs(SERVER_APP):
                     seen_at = looked_at

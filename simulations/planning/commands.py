@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Source = Annotated[str, typer.Argument(metavar="[PRESET|FILE.toml]")]
+Source = Annotated[str, typer.Argument(metavar="[PRESET|FILE.toml]", help="The configuration.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key; repeat.")
 ]

@@ -12,7 +12,9 @@ from simulations.archive.directory import find_run
 
 
 def plot(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run directories, or names below runs/.")
+    ],
     out: Annotated[Path, typer.Option(help="Picture that compares several runs.")] = Path(
         "comparison.png"
     ),

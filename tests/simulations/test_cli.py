@@ -2,10 +2,13 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -79,6 +82,24 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(words: tuple[str, ...], nam
     assert named in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not Path("runs").exists()
+
+
+def _commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command of a group, and what it takes, with the words that name it."""
+    yield words, command.params
+    for name, each in getattr(command, "commands", {}).items():
+        yield from _commands(each, *words, name)
+
+
+def test_help_explains_every_argument_and_option() -> None:
+    named = dict(_commands(typer.main.get_command(cli.app)))
+    assert len(named) > 15
+    for words, takes in named.items():
+        shown = CliRunner().invoke(cli.app, [*words, "--help"], env={"COLUMNS": "200"}).stdout
+        lines = [" ".join(line.split()) for line in shown.splitlines()]
+        for each in takes:
+            assert each.help, (words, each.name)
+            assert any(each.help in line for line in lines), (words, each.name)
 
 
 def test_version() -> None:

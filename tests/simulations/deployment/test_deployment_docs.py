@@ -1,6 +1,5 @@
 """Every command of docs/deployment is one that the programs of today take, option by option."""
 
-import importlib
 import re
 import shlex
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 import click
 import pytest
 import typer
+import yaml
 
 from common.config.run import RunConfig
 from simulations.cli import app
@@ -46,8 +46,6 @@ def _commands() -> Iterator[str]:
 
 
 def _compose() -> dict[str, Any]:
-    # Ray brings it; we have no use for it but here.
-    yaml = importlib.import_module("yaml")
     read = yaml.safe_load(COMPOSE.read_text())
     assert isinstance(read, dict)
     return read
