@@ -1,0 +1,44 @@
+"""The compiled loops check no index; here they do, while tests that run them all run once more."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = [f"tests/server/test_{name}.py" for name in ("aggregation_tiles", "robust", "spread")]
+TESTS.append("tests/server/test_state.py")
+CHECKED = """
+import sys
+import numpy as np
+import pytest
+from server.kernels import place, read_only
+out, values = np.zeros(4, np.float32), np.ones(3, np.float32)
+rows, runs = np.array([[0, 0, 0, 1]]), np.array([[0, 4, 0]])
+try:
+    place(out, 0, read_only(values), read_only(rows), read_only(runs))
+except IndexError:
+    sys.exit(pytest.main(sys.argv[1:]))
+sys.exit("a loop took a fourth value of three, so no index is checked here")
+"""
+
+
+@pytest.mark.slow
+def test_no_loop_leaves_its_arrays(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "NUMBA_BOUNDSCHECK": "1",
+        # Machine code that is kept does not say whether it checks.
+        "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
+    }
+    options = ["-x", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests"), *TESTS]
+    done = subprocess.run(
+        [sys.executable, "-c", CHECKED, *options],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-8000:]
