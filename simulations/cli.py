@@ -40,12 +40,13 @@ Round = Annotated[
 ]
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         typer.echo(f"scorequilt {version('scorequilt')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # The same examples every time, and no deadline: a busy machine is not a failure.
 settings.register_profile("suite", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("suite")
-install_import_hook(["common", "server", "client"], "beartype.beartype")
+install_import_hook(["common", "server", "client", "simulations"], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)
