@@ -39,12 +39,13 @@ app = typer.Typer(
 app.add_typer(theory, name="theory")
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         typer.echo(f"scorequilt {version('scorequilt')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
