@@ -34,7 +34,13 @@ from common.diffusion import (
 )
 from common.seeding import SERVER, rng_for, torch_generator
 from server.evaluation.classifier import FeatureExtractor
-from server.evaluation.distances import NEIGHBOURS, manifold_scores, mean_nearest, wasserstein
+from server.evaluation.distances import (
+    NEIGHBOURS,
+    manifold_scores,
+    mean_nearest,
+    sliced_wasserstein,
+    wasserstein,
+)
 
 Images = Float[Tensor, "N C H W"]
 Features = Float64[Tensor, "N F"]
@@ -271,13 +277,8 @@ class Evaluator:
         return float(mean), float(deviation)
 
     def _sliced_wasserstein(self, images: Images) -> float:
-        import ot  # a second and a half that only a final report needs
-
         seed = int(self._rng("sliced-wasserstein").integers(2**31))
-        ours, theirs = (x.flatten(1).double().numpy() for x in (images, self._train))
-        return float(
-            ot.sliced_wasserstein_distance(ours, theirs, None, None, PROJECTIONS, seed=seed)
-        )
+        return sliced_wasserstein(images, self._train, PROJECTIONS, seed)
 
     def _predicted(self, images: Images) -> Tensor:
         return self._extractor.probabilities(images).argmax(dim=1)
