@@ -116,7 +116,7 @@ def run(
 
 def _deliver(run_dir: Path) -> None:
     """Draw a finished run's pictures, write its model and say what it amounts to."""
-    from simulations.archive.trained import verdict
+    from simulations.archive.record import verdict
     from simulations.pictures.runs import draw_run
     from simulations.results.export import export_run
 

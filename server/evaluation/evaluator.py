@@ -26,9 +26,8 @@ from common.diffusion import (
     GRIDS,
     Clock,
     Denoiser,
-    clipped,
     denoising_loss,
-    guided,
+    for_sampling,
     sample,
     sigma,
 )
@@ -144,9 +143,12 @@ class Evaluator:
         """
         grid = GRIDS[self._grid](self.clock, self._num_steps, DELTA)
         generator = self._generator("evaluation-sampler")
-        if self._guidance:
-            denoiser = guided(denoiser, self._splits.train.num_classes, self._guidance)
-        denoiser = clipped(denoiser) if self._clip else denoiser
+        denoiser = for_sampling(
+            denoiser,
+            clip=self._clip,
+            guidance=self._guidance,
+            null_class=self._splits.train.num_classes,
+        )
         images = sample(
             self._sampler, denoiser, grid, self.noise, generator, batch_size, **self.labels
         )
