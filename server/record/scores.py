@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.submodels import submodel_of_rate
 from server.evaluation.evaluator import Evaluator
+from server.evaluation.full import full_report
 from server.policies import elementwise
 from server.setting import Setting
 from server.state import ServerState
@@ -94,7 +95,7 @@ def final_scores(
         "samples": config.evaluation.samples,
         "classifier": evaluator.digest,
         "held_out_loss_by_u": evaluator.held_out_loss(denoiser).by_u,
-        "report": evaluator.report(images),
+        "report": full_report(evaluator, images),
     }
     return summary, images
 

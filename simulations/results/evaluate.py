@@ -12,6 +12,7 @@ from common.diffusion import SAMPLERS
 from common.files import write_json
 from server.evaluation.build import evaluator_for
 from server.evaluation.distances import nearest
+from server.evaluation.full import full_report
 from server.evaluation.likelihood import held_out_bits
 from server.record.pictures import save_grid
 from simulations.archive.record import read_run
@@ -41,7 +42,7 @@ def evaluate_run(
 
     Returns:
         What `evaluation.json` in the run then holds: what was judged, the keys of
-        `Evaluator.report`, `held_out_loss`, `held_out_loss_by_u`, and with `full` the keys of
+        `full_report`, `held_out_loss`, `held_out_loss_by_u`, and with `full` the keys of
         `held_out_bits`.
 
     Raises:
@@ -64,7 +65,7 @@ def evaluate_run(
         "sampler": config.evaluation.sampler,
         "evaluations": sampler.evaluations(sampler.steps_for(config.evaluation.evaluations)),
         "classifier": evaluator.digest,
-        **evaluator.report(images),
+        **full_report(evaluator, images),
         "held_out_loss": held_out.mean,
         "held_out_loss_by_u": held_out.by_u,
     }

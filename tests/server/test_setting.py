@@ -9,6 +9,7 @@ import torch
 
 from common.data.datasets import Splits, load_dataset
 from common.errors import UserError
+from common.network.denoiser import submodel_denoiser
 from common.network.unet import initial_weights
 from server import setting as module
 from server.app import federate
@@ -51,7 +52,7 @@ def test_a_width_is_what_a_static_client_of_its_rate_holds(rate: Fraction) -> No
     theta, unused = initial_weights(TINY.model, 1, 0), np.random.default_rng(0)
     k = setting.layout.kept_per_atom(rate)
     static = submodel_for("static", Request(setting.layout, k, 0, 1, 1, unused))
-    expected = module.submodel_denoiser(TINY, theta, static, 1)
+    expected = submodel_denoiser(TINY, theta, static, 1)
     x, t = torch.ones(3, 1, 8, 8), torch.tensor(0.5, dtype=torch.float64)
     with torch.no_grad():
         assert torch.equal(setting.denoiser(theta, rate)(x, t), expected(x, t))
