@@ -8,7 +8,6 @@ from flwr.app import Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import RunConfig
-from common.data import load_dataset
 from common.errors import UserError
 from common.files import atomic_write, discard_parts, write_json
 from server.aggregation import NormCheck
@@ -86,11 +85,11 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     discard_parts(run_dir)
     saved = checkpoints(run_dir / "checkpoints")
     last = resumable(saved, config)
-    layout = preflight(config, resumed=last is not None)
-    shape = load_dataset(config.data, config.shape).train.image_shape
-    roster = Roster(config, layout, shape)
+    setting = preflight(config, resumed=last is not None)
+    layout = setting.layout
+    roster = Roster(config, layout, setting.image_shape)
     roster.start(grid)
-    recorder = Recorder(config, layout, run_dir)
+    recorder = Recorder(setting, run_dir)
     if last is not None:
         state = load_checkpoint(last, config, layout)
         for later in saved[saved.index(last) + 1 :]:  # whose rounds are done again
@@ -98,8 +97,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         recorder.history.truncate_after(state.round)
         recorder.discard_old()
     else:
-        channels = recorder.splits.train.image_shape[0]
-        theta = starting_weights(config, channels)
+        theta = starting_weights(config, setting.image_shape[0])
         state = initial_state(layout, theta, config)
         recorder.history.truncate_after(-1)
     log.info(recorder.cost(state))

@@ -73,7 +73,6 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
-    from common.config import parse_fleet
     from server.preflight import preflight
     from server.record.lock import only_writer
     from server.state import checkpoints
@@ -109,7 +108,7 @@ def run(
     try:
         with progress:
             result = run_simulation(
-                config.to_flat(), len(parse_fleet(config.fleet)), PROJECT, target, progress.update
+                config.to_flat(), len(config.client_rates), PROJECT, target, progress.update
             )
     except KeyboardInterrupt:
         typer.echo(f"stopped; {resuming}", err=True)
@@ -124,7 +123,7 @@ def run(
 
 def _deliver(run_dir: Path) -> None:
     """Draw a finished run's pictures, write its model and say what it amounts to."""
-    from simulations.archive.trained import verdict
+    from simulations.archive.record import verdict
     from simulations.pictures.runs import draw_run
     from simulations.results.export import export_run
 

@@ -16,6 +16,7 @@ from server.evaluation import torchscript as file_features
 from server.evaluation.build import evaluator_for
 from server.evaluation.classifier import FeatureExtractor
 from server.evaluation.evaluator import Evaluator
+from server.evaluation.full import full_report
 from server.evaluation.torchscript import FileFeatures
 from server.preflight import preflight
 from simulations.archive.configs import load_config
@@ -82,7 +83,7 @@ def test_it_is_what_distances_are_measured_in_and_what_results_are_signed_with(
     assert 3 * 5**2 < brighter < 3 * 25.5**2, "three equal means, each brighter by some levels"
     ours = Evaluator(splits, evaluator.clock, samples=64, sampler="ddim", num_steps=2, seed=0)
     assert ours.digest == FeatureExtractor(splits).digest != evaluator.digest
-    report, expected = (each.report(train[:64]) for each in (evaluator, ours))
+    report, expected = (full_report(each, train[:64]) for each in (evaluator, ours))
     assert report["classes"] == expected["classes"], "classes are the classifier's all the same"
     monkeypatch.setattr(file_features, "BATCH", 7)
     assert evaluator.frechet(train[:64]) == pytest.approx(report["frechet"], rel=1e-9)
