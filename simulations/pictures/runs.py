@@ -16,6 +16,9 @@ from common.files import atomic_write
 from simulations.archive.record import RunRecord, read_run
 from simulations.pictures.coverage import coverage_figure
 
+FIGURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
+"""What a figure can be written as."""
+
 STRIP_ROUNDS = 12
 mpl.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True})
 
@@ -117,8 +120,14 @@ def strip(run: RunRecord) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, atomically, and return where."""
+    """Write a figure in the format of the suffix, atomically, and return where.
+
+    Raises:
+        UserError: The suffix is none of `FIGURES`.
+    """
+    if path.suffix.lower() not in FIGURES:
+        raise UserError(f"out: {path} ends in none of {', '.join(FIGURES)}")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format=path.suffix.lower().removeprefix("."), dpi=110)
     atomic_write(path, buffer.getvalue())
     return path
