@@ -33,10 +33,8 @@ from common.submodels import Layout, extract
 from common.wire import WireError, pack_array
 from server.aggregation import (
     CoverageFold,
-    ImportanceFold,
     NormCheck,
     RobustFold,
-    asks_for_scores,
     fold_for,
 )
 from server.coverage import Coverage, mask_changes
@@ -94,7 +92,6 @@ class CoverageAvg(Strategy):
         self.report = RoundReport()
         self.coverage = Coverage(layout, [], np.zeros((0, 3)))
         self._tasks = Tasks()
-        self._scores: ImportanceFold | None = None
         self._failing: set[int] = set()
         self._weights = GlobalWeights(layout, self._policy_theta)
         self._started = 0.0
@@ -122,8 +119,8 @@ class CoverageAvg(Strategy):
         self.report.asked = len(clients)
         self.report.absent = sum(not client.present for client in fleet)
         deadline = time.monotonic() + self.config.round_timeout
-        weights = self._weights = GlobalWeights(self.layout, self._policy_theta, self.state.scores)
-        parcels = Parcels(self.state.theta, self.config, round, asks_for_scores(self.config, round))
+        weights = self._weights = GlobalWeights(self.layout, self._policy_theta)
+        parcels = Parcels(self.state.theta, self.config, round)
         for client in clients:
             submodel = submodel_for(
                 self.config.policy, request_for(self.layout, self.config, client, round, weights)
@@ -177,8 +174,7 @@ class CoverageAvg(Strategy):
         anchor = self._next_anchor(self.state.round + 2)
         self.state = advance(self.state, aggregate, self.layout, self.config)
         updates, masks = self.state.updates + self.report.replied, self._masks()
-        scores = self._scores.finish(self.state.scores) if self._scores else self.state.scores
-        self.state = replace(self.state, anchor=anchor, updates=updates, masks=masks, scores=scores)
+        self.state = replace(self.state, anchor=anchor, updates=updates, masks=masks)
         self.norms.learn(self.report.norms)
         self.report.limits = {p: str(rate) for p, rate in self.roster.limits.items()}
         self.coverage = aggregate.coverage
@@ -202,7 +198,6 @@ class CoverageAvg(Strategy):
     def _collect(self, replies: Iterable[Message]) -> CoverageFold | RobustFold | None:
         """Take replies in until there are enough or no more come; None if they are too few."""
         fold: CoverageFold | RobustFold | None = None
-        self._scores = None
         config, closed = self.config, False
         may_close = config.min_replies > 0 and config.close_early
         for reply in replies:
@@ -211,8 +206,6 @@ class CoverageAvg(Strategy):
             if fold is None:
                 total = sum(self.weight(task.client) for task in self._tasks.open.values())
                 fold = fold_for(self.layout, total, config.aggregation, config.trim)
-                if asks_for_scores(config, self.state.round + 1):
-                    self._scores = ImportanceFold(self.layout, total, config)
             self._take(reply, fold)
             # Flower's records refer to themselves: only the collector frees what they carry, and it
             # counts objects, not bytes. What is this young it finds in no time.
@@ -250,8 +243,6 @@ class CoverageAvg(Strategy):
                 before = extract(self.state.theta, task.submodel)
                 values, norm = self.norms.checked(values, before, task.submodel, task.client.rate)
             fold.add(values, task.submodel, self.weight(task.client), answer.images)
-            if self._scores and answer.scores is not None:
-                self._scores.add(answer.scores, task.submodel, self.weight(task.client))
         except wire.TooLargeError as error:
             limit = self.roster.limits[partition] = Fraction(error.k, self.layout.atom)
             text = f"out of memory at rate {task.client.rate}, can do {limit}"

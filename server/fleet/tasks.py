@@ -120,22 +120,18 @@ class Parcels:
         theta: The global weights.
         config: The run's configuration; `policy` and `codec` are read.
         round: The round.
-        scored: Whether clients shall report the importance of weights.
     """
 
-    def __init__(
-        self, theta: Float32[np.ndarray, "P"], config: RunConfig, round: int, scored: bool
-    ) -> None:
+    def __init__(self, theta: Float32[np.ndarray, "P"], config: RunConfig, round: int) -> None:
         self._theta = theta
         self._config = config
         self._round = round
-        self._scored = scored
         self._last: Parcel | None = None
 
     def pack(self, submodel: Submodel) -> Parcel:
         """Return a submodel with its weights, in a record that is the caller's own."""
         policy, codec = self._config.policy, self._config.codec
-        spec = wire.spec_for(submodel, self._round, policy, codec, self._scored)
+        spec = wire.spec_for(submodel, self._round, policy, codec)
         if self._last is None or self._last.spec != spec:
             self._last = None
             values = extract(self._theta, submodel)

@@ -4,7 +4,6 @@ from server.policies.choose import (
     bitmask_of,
     coverage_layout,
     elementwise,
-    needs_scores,
     policy_named,
     submodel_for,
 )
@@ -18,7 +17,6 @@ __all__ = [
     "bitmask_of",
     "coverage_layout",
     "elementwise",
-    "needs_scores",
     "policy_named",
     "submodel_for",
 ]

@@ -35,7 +35,6 @@ __all__ = [
     "bitmask_of",
     "coverage_layout",
     "elementwise",
-    "needs_scores",
     "policy_named",
     "submodel_for",
 ]
@@ -74,11 +73,6 @@ def bitmask_of(layout: Layout, choice: Positions | Mask) -> bytes:
 def elementwise(policy: str) -> bool:
     """Return whether a policy chooses single coordinates."""
     return policy in POLICIES and policy.startswith("element-")
-
-
-def needs_scores(policy: str) -> bool:
-    """Return whether a policy ranks by the scores that clients report."""
-    return policy == "element-importance"
 
 
 def coverage_layout(policy: str, layout: Layout) -> Layout:

@@ -7,9 +7,8 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 
 from common.config import RunConfig, ServerConfig, parse_fleet
 from common.submodels import Layout
-from server.aggregation import CLIENTS, IMAGES, Aggregate, no_scores
+from server.aggregation import CLIENTS, IMAGES, Aggregate
 from server.loops import spread_out
-from server.policies import needs_scores
 from server.state.ema import averaged, pull_of
 from server.state.optimizers import OPTIMIZERS, plain
 
@@ -30,8 +29,6 @@ class ServerState:
         masks: What each client held when it last took part (`Submodel.bitmask`), zeros if never.
         anchor: The weights by which policies choose while clients stay where they are; None if
             these are `theta`, or the policy does not look.
-        scores: The importance of each coordinate when clients last reported it; None if the policy
-            does not rank by it.
     """
 
     round: int
@@ -44,7 +41,6 @@ class ServerState:
     updates: int
     masks: UInt8[np.ndarray, "clients bytes"]
     anchor: Float32[np.ndarray, "P"] | None = None
-    scores: Float32[np.ndarray, "P"] | None = None
 
     @property
     def ema(self) -> Float32[np.ndarray, "P"]:
@@ -61,8 +57,7 @@ def initial_state(
     emas = np.tile(theta, (len(config.ema.half_life), 1))
     nothing = np.zeros(layout.coverage_size, dtype=np.int64)
     masks = no_masks(layout, config)
-    scores = no_scores(layout) if needs_scores(config.policy) else None
-    return ServerState(0, theta, moments, emas, nothing, nothing, nothing, 0, masks, scores=scores)
+    return ServerState(0, theta, moments, emas, nothing, nothing, nothing, 0, masks)
 
 
 def no_masks(layout: Layout, config: RunConfig) -> UInt8[np.ndarray, "clients bytes"]:

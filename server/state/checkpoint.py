@@ -50,8 +50,6 @@ def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout:
     }
     if state.anchor is not None:
         tensors["anchor"] = state.anchor
-    if state.scores is not None:
-        tensors["scores"] = state.scores
     path = folder / f"round-{state.round:04d}.safetensors"
     write_tensors(path, tensors, metadata)
     return path
@@ -138,10 +136,8 @@ def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerStat
     last = tensors.get("last", np.where(counts > 0, round, 0))
     updates = int(tensors.get("updates", counts.max()))
     masks = tensors.get("masks", no_masks(layout, config))
-    emas, anchor, scores = np.atleast_2d(emas), tensors.get("anchor"), tensors.get("scores")
-    return ServerState(
-        round, theta, moments, emas, counts, images, last, updates, masks, anchor, scores
-    )
+    emas, anchor = np.atleast_2d(emas), tensors.get("anchor")
+    return ServerState(round, theta, moments, emas, counts, images, last, updates, masks, anchor)
 
 
 def _compare(path: Path, written: dict[str, object], config: RunConfig) -> None:

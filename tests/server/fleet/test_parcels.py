@@ -22,10 +22,10 @@ def _at(*positions: int) -> Submodel:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_parcel_is_the_task_that_was_asked_for(codec: str) -> None:
-    parcels = Parcels(THETA, RunConfig(codec=codec), 3, scored=True)
+    parcels = Parcels(THETA, RunConfig(codec=codec), 3)
     for submodel in (_at(0, 2), _at(0, 2), _at(1, 2), _at(0, 2), _at(3)):
         spec, content, error = parcels.pack(submodel)
-        assert spec == spec_for(submodel, 3, "static", codec, importance=True)
+        assert spec == spec_for(submodel, 3, "static", codec)
         values = extract(THETA, submodel)
         expected = pack_task(values, spec)
         assert content[SPEC] == expected[SPEC]
@@ -34,7 +34,7 @@ def test_a_parcel_is_the_task_that_was_asked_for(codec: str) -> None:
 
 
 def test_neighbours_share_what_they_are_sent_but_not_the_record() -> None:
-    parcels = Parcels(THETA, RunConfig(), 1, scored=False)
+    parcels = Parcels(THETA, RunConfig(), 1)
     first, again = (parcels.pack(_at(0, 2)).content for _ in range(2))
     other = parcels.pack(_at(1, 2)).content
     assert first is not again
