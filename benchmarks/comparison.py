@@ -54,7 +54,7 @@ ROWS: dict[str, Keys] = {
     "time embedding whole": {**STRONG, "model.keep-whole": "time"},
     **{
         policy: {"policy": policy, "local-widths": "own"}
-        for policy in ("rolling", "balanced", *OTHERS, "element-magnitude", "element-importance")
+        for policy in ("rolling", "balanced", *OTHERS, "element-magnitude")
     },
 }
 """What a fleet may do: baselines, ways of training static submodels, and the other policies."""
@@ -81,7 +81,6 @@ SETTINGS = {
             "distill by the strong",
             "time embedding whole",
             "element-magnitude",
-            "element-importance",
         ),
     ),
     # A round of "sandwich by the strong" costs 3.56 steps of the full model, 30 times over; dense

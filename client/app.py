@@ -74,16 +74,14 @@ def train(message: Message, context: Context) -> Message:
     rng = rng_for(config.seed, spec.round, partition_id(context.node_config), "training")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        result = train_locally(
-            values, submodel, data, config, spec.round, rng, device, spec.importance
-        )
+        result = train_locally(values, submodel, data, config, spec.round, rng, device)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         return Message(pack_too_large(spec.k // 2, spec), reply_to=message)
     metrics = {"loss": result.loss, "images": result.images, "seconds": result.seconds}
     array = encoded(values, result.values, spec, context)
-    return Message(pack_reply(array, spec, metrics, result.scores), reply_to=message)
+    return Message(pack_reply(array, spec, metrics), reply_to=message)
 
 
 def _images(config: RunConfig, context: Context) -> ImageData:

@@ -31,14 +31,12 @@ class LocalResult:
         loss: The mean denoising loss of its own width over the local steps.
         images: Images trained on, repeats counted.
         seconds: Wall time of the local steps.
-        scores: The importance of each of its weights, if asked for (`common.wire.scores`).
     """
 
     values: Float32[np.ndarray, " kept"]
     loss: float
     images: int
     seconds: float
-    scores: Float32[np.ndarray, " kept"] | None = None
 
 
 def train_locally(
@@ -49,7 +47,6 @@ def train_locally(
     round: int,
     rng: np.random.Generator,
     device: torch.device | None = None,
-    importance: bool = False,
 ) -> LocalResult:
     """Train a submodel on one client's images for a round's local steps.
 
@@ -65,7 +62,6 @@ def train_locally(
         round: The round, from 1.
         rng: This client's stream for this round.
         device: Where to compute; the CPU if None.
-        importance: Whether to score the weights, too, by the gradients of these steps.
     """
     started = time.perf_counter()
     device = device or torch.device("cpu")
@@ -82,7 +78,6 @@ def train_locally(
     shortest = shortest_time(config, float(submodel.rate))
     optimizer = AdamW(own.theta, own.gradient, rate, config.weight_decay)
     losses: list[Tensor] = []
-    scores = torch.zeros_like(own.theta) if importance else None
     # nn.Dropout draws from torch's global generator, which then has to be this client's own.
     drops = config.model.dropout > 0
     with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=drops):
@@ -104,8 +99,6 @@ def train_locally(
                     own.gradient.index_add_(0, place, model.gradient)
             if pruned is not None:
                 own.gradient.masked_fill_(pruned, 0.0)
-            if scores is not None:  # before clipping, which changes a gradient's size
-                scores.add_((own.gradient * own.theta).square_(), alpha=1 / config.local_steps)
             own.gradient.mul_((config.grad_clip / (own.gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
     return LocalResult(
@@ -113,7 +106,6 @@ def train_locally(
         float(torch.stack(losses).mean()) if losses else math.nan,
         config.local_steps * config.batch_size,
         time.perf_counter() - started,
-        None if scores is None else kept(own.in_layout(scores).cpu().numpy(), submodel),
     )
 
 

@@ -28,7 +28,6 @@ from common.wire.rollcall import (
     unpack_question,
     unpack_roll_call,
 )
-from common.wire.scores import UNSCORED
 
 __all__ = [
     "CODECS",
@@ -36,7 +35,6 @@ __all__ = [
     "METRICS",
     "SPEC",
     "STRETCH",
-    "UNSCORED",
     "VALUES",
     "WEIGHTS",
     "Reply",

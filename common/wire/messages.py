@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from common.submodels import Layout, Submodel, extract, submodel_from_bitmask
 from common.wire.codecs import CODECS, Encoding
 from common.wire.records import WireError, field_of, pack_array, read_array
-from common.wire.scores import decode_scores, encode_scores
 
 WEIGHTS = "weights"
 SPEC = "spec"
@@ -50,7 +49,6 @@ class TaskSpec:
             coordinates of a masked submodel.
         codec: What the values are encoded in, both ways; one of `common.wire.codecs.CODECS`.
         layout: The digest of the model's layout.
-        importance: Whether the reply shall carry a score for every kept coordinate.
     """
 
     round: int
@@ -59,7 +57,6 @@ class TaskSpec:
     bitmask: bytes
     codec: str
     layout: str
-    importance: bool = False
 
     @property
     def assignment(self) -> str:
@@ -76,22 +73,18 @@ class Reply:
         loss: Its mean training loss, finite.
         images: Images it trained on, at least 1.
         seconds: Seconds that it says its local steps took, 0 if it does not say.
-        scores: The importance of each of its weights, if it was asked (`common.wire.scores`).
     """
 
     values: Float32[np.ndarray, "kept"]
     loss: float
     images: int
     seconds: float = 0.0
-    scores: Float32[np.ndarray, "kept"] | None = None
 
 
-def spec_for(
-    submodel: Submodel, round: int, policy: str, codec: str, importance: bool = False
-) -> TaskSpec:
+def spec_for(submodel: Submodel, round: int, policy: str, codec: str) -> TaskSpec:
     """Describe a submodel for the client that will train it."""
     layout = submodel.layout.digest
-    return TaskSpec(round, policy, submodel.k, submodel.bitmask(), codec, layout, importance)
+    return TaskSpec(round, policy, submodel.k, submodel.bitmask(), codec, layout)
 
 
 def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict:
@@ -104,7 +97,6 @@ def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict
             "kept": spec.bitmask,
             "codec": spec.codec,
             "layout": spec.layout,
-            "importance": spec.importance,
             "assignment": spec.assignment,
         }
     )
@@ -129,7 +121,6 @@ def unpack_task(
         field_of(record, "kept", bytes),
         field_of(record, "codec", str),
         field_of(record, "layout", str),
-        bool(field_of(record, "importance", int)),
     )
     if spec.layout != layout.digest:
         raise WireError(
@@ -146,16 +137,9 @@ def unpack_task(
     return _values(content, CODECS[spec.codec].task, submodel.size), submodel, spec
 
 
-def pack_reply(
-    array: NDArray,
-    spec: TaskSpec,
-    metrics: dict[str, int | float],
-    scores: Float32[np.ndarray, "kept"] | None = None,
-) -> RecordDict:
-    """Pack weights or an update, as the codec's `reply` encodes them, metrics, and any scores."""
+def pack_reply(array: NDArray, spec: TaskSpec, metrics: dict[str, int | float]) -> RecordDict:
+    """Pack weights or an update, as the codec's `reply` encodes them, and metrics."""
     record = ConfigRecord({"round": spec.round, "assignment": spec.assignment})
-    if scores is not None:
-        record["importance"] = encode_scores(scores)
     return RecordDict(
         {
             WEIGHTS: _record(array),
@@ -197,9 +181,8 @@ def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Rep
     seconds = metrics.get("seconds")  # only ever shown, so a claim that makes no sense is none
     if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         seconds = 0.0
-    scores = _scores(record, submodel.size) if spec.importance else None
     values = _values(content, CODECS[spec.codec].reply, submodel.size)
-    return Reply(values, loss, images, seconds, scores)
+    return Reply(values, loss, images, seconds)
 
 
 def trained(
@@ -238,10 +221,3 @@ def _values(content: RecordDict, encoding: Encoding, size: int) -> NDArray[np.fl
         return encoding.decode(array, size)
     except ValueError as error:
         raise WireError(str(error), "not-finite") from None
-
-
-def _scores(record: ConfigRecord, size: int) -> NDArray[np.float32]:
-    """Return the decoded scores; a byte for each coordinate is all that is ever decoded."""
-    if len(codes := field_of(record, "importance", bytes)) != size:
-        raise WireError(f"{len(codes)} bytes of importance for {size} coordinates")
-    return decode_scores(codes)

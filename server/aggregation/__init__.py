@@ -2,19 +2,17 @@
 
 from server.aggregation.fold import CLIENTS, IMAGES, Aggregate
 from server.aggregation.mean import CoverageFold
-from server.aggregation.norms import NormCheck
+from server.aggregation.norms import NormCheck, Norms, norms_after
 from server.aggregation.robust import RobustFold, fold_for
-from server.aggregation.scores import ImportanceFold, asks_for_scores, no_scores
 
 __all__ = [
     "CLIENTS",
     "IMAGES",
     "Aggregate",
     "CoverageFold",
-    "ImportanceFold",
     "NormCheck",
+    "Norms",
     "RobustFold",
-    "asks_for_scores",
     "fold_for",
-    "no_scores",
+    "norms_after",
 ]

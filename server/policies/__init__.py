@@ -4,7 +4,7 @@ from server.policies.choose import (
     bitmask_of,
     coverage_layout,
     elementwise,
-    needs_scores,
+    looks_at_weights,
     policy_named,
     submodel_for,
 )
@@ -18,7 +18,7 @@ __all__ = [
     "bitmask_of",
     "coverage_layout",
     "elementwise",
-    "needs_scores",
+    "looks_at_weights",
     "policy_named",
     "submodel_for",
 ]

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.submodels import Layout, Submodel, by_coordinate, masked_submodel
 from server.policies.core import with_core
 from server.policies.foreign import foreign_policy, offered
-from server.policies.registry import POLICIES
+from server.policies.registry import BY_WEIGHTS, POLICIES
 from server.policies.request import (
     GlobalWeights,
     Mask,
@@ -35,7 +35,7 @@ __all__ = [
     "bitmask_of",
     "coverage_layout",
     "elementwise",
-    "needs_scores",
+    "looks_at_weights",
     "policy_named",
     "submodel_for",
 ]
@@ -76,9 +76,10 @@ def elementwise(policy: str) -> bool:
     return policy in POLICIES and policy.startswith("element-")
 
 
-def needs_scores(policy: str) -> bool:
-    """Return whether a policy ranks by the scores that clients report."""
-    return policy == "element-importance"
+def looks_at_weights(policy: str) -> bool:
+    """Return whether a policy may choose by the global weights; so may any of another package."""
+    name = re.sub(r"^(core\d*\+)+", "", policy)
+    return name not in POLICIES or name in BY_WEIGHTS
 
 
 def coverage_layout(policy: str, layout: Layout) -> Layout:

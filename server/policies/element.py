@@ -12,8 +12,6 @@ from jaxtyping import Bool
 from common.submodels import Parameter
 from server.policies.request import Mask, Request
 
-_TINY = float(np.finfo(np.float32).tiny)
-
 
 def element_magnitude(request: Request) -> Mask:
     """Keep in every layer the weights of largest absolute value (Han et al. 2015)."""
@@ -28,27 +26,6 @@ def element_magnitude_global(request: Request) -> Mask:
     order = np.argsort(-weights[candidates], kind="stable")
     mask[candidates[order[:keep]]] = True
     return mask
-
-
-def element_importance(request: Request) -> Mask:
-    """Keep in every layer the weights whose removal would change the loss most.
-
-    Ranked by the Taylor score (g θ)² that clients report (Molchanov et al. 2019, equation 8;
-    `common.wire.scores`). A weight keeps its score while nobody trains it. One that nobody has
-    scored is credited with the mean squared gradient of its layer, the empirical Fisher
-    information, times θ²; so before there are any scores the largest weights are kept.
-    """
-    scores = np.square(request.theta)
-    reported = request.scores
-    if reported is not None:
-        for parameter in request.layout.parameters:
-            ours, theirs = scores[parameter.span], reported[parameter.span]
-            known = theirs >= 0
-            if known.any():
-                squares = ours[known].sum(dtype=np.float64)
-                fisher = theirs[known].sum(dtype=np.float64) / max(squares, _TINY)
-                ours[...] = np.where(known, theirs, ours * np.float32(fisher))
-    return _largest_of_each(request, scores)
 
 
 def element_random(request: Request) -> Mask:

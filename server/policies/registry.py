@@ -8,7 +8,6 @@ finds those of other packages.
 
 from server.policies.balanced import balanced
 from server.policies.element import (
-    element_importance,
     element_magnitude,
     element_magnitude_global,
     element_random,
@@ -32,6 +31,8 @@ POLICIES: dict[str, Policy] = {
     "quarters-ranked": quarters_ranked,
     "element-magnitude": element_magnitude,
     "element-magnitude-global": element_magnitude_global,
-    "element-importance": element_importance,
     "element-random": element_random,
 }
+
+BY_WEIGHTS = {"magnitude", "quarters-ranked", "element-magnitude", "element-magnitude-global"}
+"""Those that look at the global weights."""

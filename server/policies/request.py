@@ -20,25 +20,19 @@ class GlobalWeights:
     Args:
         layout: The model's table.
         fetch: Returns the weights.
-        scores: The importance that clients have reported of each weight (`common.wire.scores`),
-            `UNSCORED` where none has; None if they were not asked.
     """
 
     def __init__(
         self,
         layout: Layout,
         fetch: Callable[[], Float32[np.ndarray, "P"]],
-        scores: Float32[np.ndarray, "P"] | None = None,
     ) -> None:
         self.layout = layout
         self._fetch = fetch
-        self.scores = None if scores is None else _read_only(scores)
-        self.looked_at = False
 
     @cached_property
     def theta(self) -> Float32[np.ndarray, "P"]:
         """The weights in the layout's order, read-only."""
-        self.looked_at = True
         return _read_only(self._fetch())
 
     @cached_property
@@ -100,11 +94,6 @@ class Request:
         if self.weights is None:
             raise ValueError("this policy needs the global weights")
         return self.weights.theta
-
-    @property
-    def scores(self) -> Float32[np.ndarray, "P"] | None:
-        """The importance of each weight, negative where no client has reported any yet."""
-        return None if self.weights is None else self.weights.scores
 
     @property
     def channel_norms(self) -> dict[str, Float64[np.ndarray, "_"]]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from common.config import RunConfig
 from common.network import initial_weights, layout_of
-from server.fleet import Client, muster, request_for
+from server.fleet import Client, fleet_of, request_for
 from server.policies import POLICIES, GlobalWeights, elementwise, submodel_for
 from simulations.pictures.runs import save_figure
 
@@ -48,12 +48,12 @@ def _kept(policy: str) -> np.ndarray:
     layout = layout_of(config.model, 1)
     rates = config.client_rates
     client: Client = next(
-        c for c in muster(rates, [(0, 0)] * len(rates)) if c.rate == max(rates) / 2
+        c for c in fleet_of(rates, [(0, 0)] * len(rates)) if c.rate == max(rates) / 2
     )
     rng = np.random.default_rng(0)
-    theta, scores, columns = initial_weights(config.model, 1, 0), None, []
+    theta, columns = initial_weights(config.model, 1, 0), []
     for round in range(1, ROUNDS + 1):
-        weights = GlobalWeights(layout, lambda theta=theta: theta, scores)  # type: ignore[misc]
+        weights = GlobalWeights(layout, lambda theta=theta: theta)  # type: ignore[misc]
         submodel = submodel_for(policy, request_for(layout, config, client, round, weights))
         if elementwise(policy):
             mask = np.unpackbits(np.frombuffer(submodel.bitmask(), np.uint8)).astype(bool)
@@ -63,10 +63,8 @@ def _kept(policy: str) -> np.ndarray:
         else:
             first, second = (np.isin(range(SHOWN), submodel.kept[name]) for name in AXES)
         columns.append([*first, 2, *second])
-        # Steps at random stand for training, so that policies that look at weights have to follow,
-        # and for gradients.
-        step = 0.02 * rng.normal(size=theta.size).astype(np.float32)
-        theta, scores = theta + step, np.square(step * theta)
+        # Steps at random stand for training, so that policies that look at weights have to follow.
+        theta = theta + 0.02 * rng.normal(size=theta.size).astype(np.float32)
     return np.array(columns).T
 
 
