@@ -97,6 +97,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     recorder = Recorder(setting, run_dir)
     recorder.go_on_after(recorded)
     log.info(recorder.cost(state))
+    log.info(recorder.evaluator.check.line)
     strategy = CoverageAvg(config, layout, roster, state)
     written: list[Client] = []
 

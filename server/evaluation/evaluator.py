@@ -29,6 +29,7 @@ from common.diffusion import (
     sigma,
 )
 from common.seeding import SERVER, rng_for, torch_generator
+from server.evaluation.check import MOST, check_features
 from server.evaluation.classifier import FeatureExtractor
 from server.evaluation.metrics import FrechetTo
 
@@ -69,6 +70,8 @@ class Evaluator:
         splits: the data, with `train` and `held_out`, their images.
         extractor: of features; `real` are those of the training images.
         digest: the feature classifier's; to be written beside every distance.
+        check: what the features make of damaged images. Where they failed, every distance is NaN,
+            so that nothing is ranked by it.
     """
 
     def __init__(
@@ -103,6 +106,14 @@ class Evaluator:
         drawn = self.rng("evaluation-labels").choice(splits.train.labels, samples)
         self.class_labels = torch.from_numpy(drawn)
         self.digest = self.extractor.digest
+        some = self.rng("feature-check").permutation(len(self.train))
+        some = some[: min(MOST, len(some) // 2)]
+        self.check = check_features(
+            lambda images: self._frechet(self.extractor.features(images)),
+            self.train[some],
+            self.extractor.kinds.train[some],
+            self.generator("feature-check-noise"),
+        )
         self.noise_baseline = self.frechet(self.noise.clamp(-1, 1))
         self.reference = self.frechet(self.held_out)
 
@@ -136,9 +147,10 @@ class Evaluator:
         """Fréchet distance of at least two images in [-1, 1] to the training images.
 
         Heusel et al. (2017), equation 6, between Gaussians fitted to classifier features; NaN where
-        an image is not finite. It falls with the number of images, so compare equal numbers only.
+        an image is not finite or the features failed their check. It falls with the number of
+        images, so compare equal numbers only.
         """
-        if not images.isfinite().all():
+        if not (self.check.passed and images.isfinite().all()):
             return math.nan
         return self._frechet(self.extractor.features(images))
 

@@ -36,7 +36,7 @@ def full_report(evaluator: Evaluator, images: Images) -> dict[str, Any]:
     half the sum of their differences, and `by_class`: for each class the number of images
     predicted to be of it and their Fréchet distance to its training images, beside
     that of the held-out images' (None below two images; few read high, so compare a
-    class with itself).
+    class with itself). Data without classes have clusters in their place (`kinds_of`).
 
     Where an image is not finite there is `frechet` alone, NaN.
 
@@ -77,9 +77,10 @@ def _by_class(evaluator: Evaluator, images: Images) -> dict[str, dict[str, float
     """Return Fréchet distances class by class, of images and of the held-out ones."""
     predicted, theirs = (_predicted(evaluator, each) for each in (images, evaluator.held_out))
     ours, others = (evaluator.extractor.features(each) for each in (images, evaluator.held_out))
-    labels = torch.from_numpy(evaluator.splits.train.labels)
+    kinds = evaluator.extractor.kinds
+    labels = torch.from_numpy(kinds.train)
     table: dict[str, dict[str, float | int | None]] = {}
-    for k in range(evaluator.splits.train.num_classes):
+    for k in range(kinds.count):
         row: dict[str, float | int | None] = {"images": int((predicted == k).sum())}
         real = evaluator.real[labels == k]
         named = {"frechet": ours[predicted == k], "frechet_held_out": others[theirs == k]}
@@ -101,6 +102,6 @@ def _predicted(evaluator: Evaluator, images: Images) -> Int64[Tensor, " N"]:
 
 
 def _class_shares(evaluator: Evaluator, images: Images) -> list[float]:
-    classes = evaluator.splits.train.num_classes
-    counts = torch.bincount(_predicted(evaluator, images), minlength=classes)
+    count = evaluator.extractor.kinds.count
+    counts = torch.bincount(_predicted(evaluator, images), minlength=count)
     return [float(share) for share in counts.double() / len(images)]

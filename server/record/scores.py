@@ -85,7 +85,7 @@ def final_scores(
     summary = {
         "rounds": state.round,
         "best_round": best_round,
-        "best_rate": str(best),
+        "best_rate": None if math.isnan(distance) else str(best),
         "best_half_life": half_life,
         "frechet_ema": distance,
         "frechet_noise": evaluator.noise_baseline,
@@ -94,6 +94,12 @@ def final_scores(
         "widths": {str(rate): row for rate, row in widths.items()},
         "samples": config.evaluation.samples,
         "classifier": evaluator.digest,
+        "features": {
+            "kinds": "clusters" if evaluator.extractor.kinds.clustered else "classes",
+            "passed": evaluator.check.passed,
+            "faults": list(evaluator.check.faults),
+            "distances": dict(evaluator.check.distances),
+        },
         "held_out_loss_by_u": evaluator.held_out_loss(denoiser).by_u,
         "report": full_report(evaluator, images),
     }

@@ -94,12 +94,12 @@ class RunRecord:
     def rate(self, asked: str | Fraction | None = None) -> Fraction:
         """Return a model rate as written, such as "1/2"; None is the one that samples best.
 
-        That is known from the run's end; before, it is the full width.
+        That is known from the run's end, if the features can tell; else it is the full width.
 
         Raises:
             UserError: The text is not a fraction.
         """
-        text = self.summary.get("best_rate", "1") if asked is None else asked
+        text = (self.summary.get("best_rate") or "1") if asked is None else asked
         try:
             return Fraction(text)
         except (ValueError, ZeroDivisionError):
@@ -139,6 +139,12 @@ def verdict(run_dir: Path) -> str:
     summary = read_run(run_dir).summary
     if not summary:
         raise UserError(f"{run_dir}: no summary yet; wait for the last round to complete")
+    if summary["best_rate"] is None:
+        faults = "; ".join(summary["features"]["faults"])
+        return (
+            f"no width or round is called best: the features cannot tell damaged images from good "
+            f"ones ({faults}); look at samples/final.png, and at held_out_loss in history.jsonl"
+        )
     return (
         f"samples best at rate {summary['best_rate']}: Fréchet classifier distance "
         f"{summary['frechet_ema']:.4g}, which is {summary['frechet_fraction_of_noise']:.1%} of "

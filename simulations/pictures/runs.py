@@ -83,7 +83,7 @@ def convergence(runs: Sequence[RunRecord]) -> Figure:
 
 def _reference_lines(axes: Axes, run: RunRecord) -> None:
     """Mark what pure noise and real held-out images score."""
-    if run.summary:
+    if run.summary and run.summary["frechet_noise"] is not None:
         axes.axhline(run.summary["frechet_noise"], color="0.5", lw=1, ls="-.", label="pure noise")
         axes.axhline(run.summary["frechet_held_out"], color="0.5", lw=1, label="held-out images")
 

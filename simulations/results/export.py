@@ -29,7 +29,7 @@ def export_run(run_dir: Path, out: Path | None = None, round: str | None = None)
     averaged, which = run.averaged(state, Fraction(1))
     export_pipeline(out, run.config, averaged, channels, size)
     lines = [f"{out}: the {which} weights of round {state.round} at full width"]
-    best, widths = run.summary.get("best_rate", "1"), run.summary.get("widths", {})
+    best, widths = run.summary.get("best_rate") or "1", run.summary.get("widths", {})
     scores = [widths.get(rate, {}).get("frechet_ema") for rate in (best, "1")]
     if best != "1" and None not in scores:
         lines.append(

@@ -2,8 +2,10 @@
 
 import hashlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -78,6 +80,10 @@ def test_it_is_what_distances_are_measured_in_and_what_results_are_signed_with(
     path = Path(means.removeprefix("torchscript:"))
     assert evaluator.digest == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     train = torch.from_numpy(splits.train.images)
+    # Mean brightness cannot tell damaged images from good ones, and that is found out.
+    assert not evaluator.check.passed
+    assert np.isnan(evaluator.frechet(train))
+    evaluator.check = replace(evaluator.check, faults=())
     assert evaluator.frechet(train) == pytest.approx(0, abs=1e-6)
     brighter = evaluator.frechet((train + 0.2).clamp(-1, 1))
     assert 3 * 5**2 < brighter < 3 * 25.5**2, "three equal means, each brighter by some levels"
