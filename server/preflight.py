@@ -3,7 +3,7 @@
 from fractions import Fraction
 from functools import cache
 
-from common.config import RunConfig, parse_fleet
+from common.config import RunConfig
 from common.data import load_dataset
 from common.errors import UserError
 from common.network import initial_weights, layout_of
@@ -66,7 +66,7 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
     if config.evaluation.features != "classifier":
         load_network(config.evaluation.features)
     layout = coverage_layout(config.policy, layout_of(config.model, channels))
-    rates = parse_fleet(config.fleet)
+    rates = config.client_rates
     if len(rates) > len(train):
         raise UserError(
             f"fleet: {len(rates)} clients cannot share the {len(train)} images of {config.data}; "
@@ -85,7 +85,7 @@ def rehearse(config: RunConfig, layout: Layout, image_channels: int) -> None:
         UserError: Nobody may take part, a rate does not fit the atoms, or the policy cannot serve
             the layout or does not answer the same question the same way.
     """
-    rates = parse_fleet(config.fleet)
+    rates = config.client_rates
     if config.participants == "full" and Fraction(1) not in rates:
         raise UserError("participants: 'full' leaves no client of rate 1 in this fleet")
     fleet = muster(rates, [(0, 0)] * len(rates))

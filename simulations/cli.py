@@ -68,7 +68,6 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
-    from common.config import parse_fleet
     from server.preflight import preflight
     from server.record.lock import only_writer
     from server.state import checkpoints
@@ -104,7 +103,7 @@ def run(
     try:
         with progress:
             result = run_simulation(
-                config.to_flat(), len(parse_fleet(config.fleet)), PROJECT, target, progress.update
+                config.to_flat(), len(config.client_rates), PROJECT, target, progress.update
             )
     except KeyboardInterrupt:
         typer.echo(f"stopped; {resuming}", err=True)

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from common.config import RunConfig, parse_fleet
+from common.config import RunConfig
 from common.data import load_dataset
 from common.diffusion import SAMPLERS, Denoiser
 from common.files import write_json
@@ -166,7 +166,7 @@ class Recorder:
 
     def _widths(self) -> tuple[Fraction, ...]:
         """Return the widths that the fleet trains; masked submodels all have the full one."""
-        return () if elementwise(self.config.policy) else parse_fleet(self.config.fleet)
+        return () if elementwise(self.config.policy) else self.config.client_rates
 
     def summarise(self, state: ServerState) -> dict[str, Any]:
         """Judge every width by every average, name what samples best, write `summary.json`."""

@@ -68,7 +68,11 @@ def cost(
     atom = layout_of(config.model, shape[0]).atom
     # An atom of many channels allows more rates than anybody wants to wait for.
     allowed = {Fraction(k, atom) for k in range(1, atom + 1)} if atom <= 8 else set()
-    wanted = set(parse_fleet(rates or config.fleet)) | (set() if rates else allowed) | {Fraction(1)}
+    wanted = (
+        set(parse_fleet(rates) if rates else config.client_rates)
+        | (set() if rates else allowed)
+        | {Fraction(1)}
+    )
     costs = measure_costs(config, shape, sorted(wanted, reverse=True))
     typer.echo(
         f"batch of {config.batch_size}, images {'x'.join(map(str, shape))}, one thread; a "

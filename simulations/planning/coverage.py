@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from common.config import RunConfig, parse_fleet
+from common.config import RunConfig
 from common.data import load_dataset
 from common.network import layout_of
 from common.submodels import Layout
@@ -78,7 +78,7 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
     channels = load_dataset(config.data, config.shape).train.image_shape[0]
     layout = coverage_layout(config.policy, layout_of(config.model, channels))
     rehearse(config, layout, channels)
-    rates = parse_fleet(config.fleet)
+    rates = config.client_rates
     fleet = muster(rates, [(0, 0)] * len(rates))
     weights = GlobalWeights(layout, lambda: starting_weights(config, channels))
     counts, last = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
