@@ -278,8 +278,7 @@ class CoverageAvg(Strategy):
 
     def weight(self, client: Client) -> float:
         """Return a client's weight in the average."""
-        weight = client.examples if self.config.weighting == "examples" else 1
-        return float(weight * client.rate**self.config.rates.weight)
+        return float(client.examples) if self.config.weighting == "examples" else 1.0
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

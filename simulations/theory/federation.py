@@ -54,7 +54,7 @@ class Round:
 def federation(config: RunConfig, data: ImageData) -> Iterator[Round]:
     """Yield every round, from round 0 before training.
 
-    `rates.weight` and `refresh-every` are taken at their defaults.
+    `refresh-every` is taken at its default.
     """
     channels = data.image_shape[0]
     layout = layout_of(config.model, channels)
