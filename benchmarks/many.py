@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 from matplotlib.figure import Figure
@@ -22,7 +22,6 @@ from common.config import RunConfig
 from common.files import write_json
 from common.network import initial_weights, layout_of
 from common.wire import RollCall, pack_roll_call
-from server.aggregation import NormCheck
 from server.fleet import Roster
 from server.grid import StreamingGrid
 from server.state import initial_state
@@ -106,9 +105,9 @@ def main(folder: Path) -> None:
     roster.start(grid)
     theta = initial_weights(CONFIG.model, SHAPE[0], 0)
     state = initial_state(clients.layout, theta, CONFIG)
-    strategy = CoverageAvg(CONFIG, clients.layout, roster, state, NormCheck("off"))
+    strategy = CoverageAvg(CONFIG, clients.layout, roster, state)
     for number in range(1, CONFIG.rounds + 1):
-        tasks = strategy.configure_train(number, strategy.arrays(), ConfigRecord(), grid)
+        tasks = strategy.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
         strategy.aggregate_train(number, grid.send_and_receive(tasks))
         peak = max(clients.resident[-200:])
         print(f"round {number}: {strategy.report.replied} replies, peak {peak:.0f} MiB", flush=True)

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Annotated
 
 import typer
-from flwr.app import ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.supercore.task_identity import TaskIdentity
 from matplotlib.figure import Figure
 
@@ -25,7 +25,6 @@ from benchmarks.overhead import ROOT, Watch
 from common.config import EvaluationConfig, RunConfig
 from common.files import write_json
 from common.network import initial_weights
-from server.aggregation import NormCheck
 from server.fleet import Roster
 from server.grid import StreamingGrid
 from server.state import initial_state
@@ -95,11 +94,11 @@ def alone(clients: int) -> float:
     streaming, roster = StreamingGrid(grid), Roster(config, grid.layout, SHAPE)
     roster.start(streaming)
     state = initial_state(grid.layout, initial_weights(config.model, SHAPE[0], 0), config)
-    strategy = CoverageAvg(config, grid.layout, roster, state, NormCheck("off"))
+    strategy = CoverageAvg(config, grid.layout, roster, state)
     times = []
     for number in range(1, ROUNDS + 1):
         started = time.process_time()
-        tasks = strategy.configure_train(number, strategy.arrays(), ConfigRecord(), streaming)
+        tasks = strategy.configure_train(number, ArrayRecord(), ConfigRecord(), streaming)
         strategy.aggregate_train(number, streaming.send_and_receive(tasks))
         times.append(time.process_time() - started)
     return min(times)

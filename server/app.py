@@ -1,23 +1,23 @@
 """The Flower ServerApp: from a configuration to a finished run directory."""
 
 import logging
-from fractions import Fraction
 from pathlib import Path
 
-from flwr.app import Context, MetricRecord
+from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import RunConfig
 from common.data import load_dataset
 from common.errors import UserError
 from common.files import atomic_write, discard_parts, write_json
-from server.aggregation import NormCheck
 from server.fleet import Client, Roster
 from server.grid import StreamingGrid
 from server.preflight import preflight
 from server.pretrained.start import starting_weights
+from server.record.background import Background
+from server.record.history import read_rows
 from server.record.lock import only_writer
-from server.record.recorder import Background, Recorder
+from server.record.recorder import Recorder
 from server.state import checkpoints, initial_state, load_checkpoint, resumable
 from server.strategy import CoverageAvg
 
@@ -84,30 +84,23 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         NoUsableReplyError: Too few clients of a round returned a usable update.
     """
     discard_parts(run_dir)
-    saved = checkpoints(run_dir / "checkpoints")
-    last = resumable(saved, config)
+    last = resumable(checkpoints(run_dir / "checkpoints"), config)
     layout = preflight(config, resumed=last is not None)
-    shape = load_dataset(config.data, config.shape).train.image_shape
-    roster = Roster(config, layout, shape)
+    image_shape = load_dataset(config.data, config.shape).train.image_shape
+    if last is None:
+        state, recorded = (
+            initial_state(layout, starting_weights(config, image_shape[0]), config),
+            -1,
+        )
+    else:
+        state = load_checkpoint(last, config, layout, read_rows(run_dir / "history.jsonl"))
+        recorded = state.round
+    roster = Roster(config, layout, image_shape, state.limits)
     roster.start(grid)
     recorder = Recorder(config, layout, run_dir)
-    if last is not None:
-        state = load_checkpoint(last, config, layout)
-        for later in saved[saved.index(last) + 1 :]:  # whose rounds are done again
-            later.unlink()
-        recorder.history.truncate_after(state.round)
-        recorder.discard_old()
-    else:
-        channels = recorder.splits.train.image_shape[0]
-        theta = starting_weights(config, channels)
-        state = initial_state(layout, theta, config)
-        recorder.history.truncate_after(-1)
+    recorder.go_on_after(recorded)
     log.info(recorder.cost(state))
-    rows = recorder.history.rows()
-    limits = rows[-1].get("rate_limits", {}) if rows else {}
-    roster.limits |= {int(partition): Fraction(rate) for partition, rate in limits.items()}
-    strategy = CoverageAvg(config, layout, roster, state, NormCheck(config.update_check, rows))
-
+    strategy = CoverageAvg(config, layout, roster, state)
     written: list[Client] = []
 
     def after_round(server_round: int, _: object) -> MetricRecord | None:
@@ -115,14 +108,14 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         if roster.fleet() is not written:
             write_json(run_dir / "fleet.json", roster.record())
             written = roster.fleet()
-        if server_round > 0 or last is None:  # a resumed run has recorded where it starts
+        if strategy.state.round > recorded:  # where a resumed run starts is on disk
             background.record(strategy.state, strategy.report, strategy.coverage)
         return None
 
     with Background(recorder) as background:
         strategy.start(
             grid,
-            strategy.arrays(),
+            ArrayRecord(),
             num_rounds=config.rounds - state.round,
             timeout=config.round_timeout,
             evaluate_fn=after_round,

@@ -10,7 +10,7 @@ from common.network import initial_weights, layout_of
 from common.submodels import Layout
 from server.evaluation.distances import NEIGHBOURS
 from server.evaluation.torchscript import load_network
-from server.fleet import muster, request_for
+from server.fleet import fleet_of, request_for
 from server.policies import GlobalWeights, coverage_layout, submodel_for
 from server.pretrained.start import starting_weights
 
@@ -88,7 +88,7 @@ def rehearse(config: RunConfig, layout: Layout, image_channels: int) -> None:
     rates = config.client_rates
     if config.participants == "full" and Fraction(1) not in rates:
         raise UserError("participants: 'full' leaves no client of rate 1 in this fleet")
-    fleet = muster(rates, [(0, 0)] * len(rates))
+    fleet = fleet_of(rates, [(0, 0)] * len(rates))
     classes = [client for client in fleet if client.index == 0]
     for client in classes:
         try:

@@ -23,7 +23,7 @@ WINGS = {
     "common": "errors files seeding cache submodels config diffusion data wire network",
     "client": "batches optimizer flat training capability device feedback app",
     "server": "policies pretrained fleet coverage loops aggregation state evaluation record grid "
-    "preflight strategy app",
+    "preflight attempt strategy app",
     "simulations": "archive engine pictures planning results restoration deployment theory cli",
 }
 FLOWER = {
@@ -31,6 +31,7 @@ FLOWER = {
     "common/wire/records.py",
     "common/wire/messages.py",
     "server/app.py",
+    "server/attempt.py",
     "server/fleet/roster.py",
     "server/fleet/tasks.py",
     "server/strategy.py",

@@ -1,7 +1,7 @@
 """Everything that determines a run, as one frozen tree."""
 
 from common.config.fleet import fleet_codes, parse_fleet
-from common.config.run import RunConfig, Scalar, stretch_start
+from common.config.run import RunConfig, Scalar
 from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
@@ -20,5 +20,4 @@ __all__ = [
     "TrainConfig",
     "fleet_codes",
     "parse_fleet",
-    "stretch_start",
 ]

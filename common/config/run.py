@@ -166,9 +166,3 @@ def _one_line(error: ValidationError, cls: type["RunConfig"]) -> str:
         return f"unknown key '{key}'; {hint}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
-
-
-def stretch_start(config: RunConfig, round: int) -> int:
-    """Return the round in which clients last moved, at or before a round."""
-    every = config.refresh_every or round
-    return round - (round - 1) % every

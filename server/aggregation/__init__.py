@@ -2,7 +2,7 @@
 
 from server.aggregation.fold import CLIENTS, IMAGES, Aggregate
 from server.aggregation.mean import CoverageFold
-from server.aggregation.norms import NormCheck
+from server.aggregation.norms import NormCheck, Norms, norms_after
 from server.aggregation.robust import RobustFold, fold_for
 
 __all__ = [
@@ -11,6 +11,8 @@ __all__ = [
     "Aggregate",
     "CoverageFold",
     "NormCheck",
+    "Norms",
     "RobustFold",
     "fold_for",
+    "norms_after",
 ]

@@ -7,10 +7,8 @@ rounds enter, so the order in which replies arrive is of no account.
 """
 
 import math
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -18,6 +16,9 @@ from jaxtyping import Float32
 from common.submodels import Submodel
 from common.wire import WireError
 from server.aggregation.fold import check_values
+
+Norms = Mapping[str, tuple[float, ...]]
+"""By rate the norms of a round's accepted updates, from small to large."""
 
 WINDOW = 5
 """Rounds that enter the estimate."""
@@ -32,28 +33,26 @@ LEAST = math.log(2.0)
 """An update of up to twice the median is never touched, however alike the others are."""
 
 
+def norms_after(rounds: Sequence[Norms], norms: Norms) -> tuple[Norms, ...]:
+    """Return the rounds that enter the estimate after one more; one without norms is left out."""
+    return (*rounds, norms)[-WINDOW:] if norms else tuple(rounds)
+
+
 class NormCheck:
-    """What the norms of updates have been, by rate.
+    """Judges updates by what the norms of earlier ones have been, by rate.
 
     Args:
         mode: ``off``, ``clip`` or ``reject``.
-        rows: The history so far, from which a resumed run knows what it knew before.
+        rounds: The rounds that enter the estimate, see `norms_after`.
     """
 
-    def __init__(self, mode: str, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, mode: str, rounds: Sequence[Norms] = ()) -> None:
         self.mode = mode
-        self._rounds: deque[Mapping[str, list[float]]] = deque(maxlen=WINDOW)
-        for row in rows:
-            self.learn(row.get("update_norms") or {})
-
-    def learn(self, norms: Mapping[str, list[float]]) -> None:
-        """Take in the norms of a round's accepted updates."""
-        if norms:
-            self._rounds.append(norms)
+        self._rounds = rounds
 
     def limit(self, rate: str) -> float:
         """Return the largest norm that is taken for honest, infinity while too few are known."""
-        known = [norm for norms in self._rounds for norm in norms.get(rate, []) if norm > 0]
+        known = [norm for norms in self._rounds for norm in norms.get(rate, ()) if norm > 0]
         if len(known) < FEWEST:
             return math.inf
         logs = np.log(known)

@@ -1,17 +1,23 @@
-"""Who takes part, and what each has been sent."""
+"""Who takes part, what each is assigned, and what each has been sent."""
 
-from server.fleet.members import Client, muster, participants, request_for, required
+from server.fleet.assignments import Assignment, assignments, request_for
+from server.fleet.members import Client, fleet_of, participants, required
 from server.fleet.roster import Roster
-from server.fleet.tasks import GRACE, Parcels, Task, Tasks
+from server.fleet.stretches import anchor_after
+from server.fleet.tasks import GRACE, OpenTasks, Overdue, Packer, Task
 
 __all__ = [
     "GRACE",
+    "Assignment",
     "Client",
-    "Parcels",
+    "OpenTasks",
+    "Overdue",
+    "Packer",
     "Roster",
     "Task",
-    "Tasks",
-    "muster",
+    "anchor_after",
+    "assignments",
+    "fleet_of",
     "participants",
     "request_for",
     "required",

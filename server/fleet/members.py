@@ -1,23 +1,17 @@
-"""The fleet: who its clients are, who takes part in a round, and what each of them gets.
-
-All of it is a function of the configuration and the round, so it can be computed before a run,
-during it and after it, and is the same each time.
-"""
+"""The fleet: who its clients are, who takes part in a round, and how many must answer."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 
-from common.config import RunConfig, fleet_codes, parse_fleet, stretch_start
+from common.config import RunConfig
 from common.seeding import SERVER, rng_for
 from common.submodels import Layout
-from server.policies import GlobalWeights, Request
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Client:
     """One member of the fleet.
 
@@ -42,7 +36,7 @@ class Client:
     accepts: Fraction = Fraction(1)
 
 
-def muster(rates: Sequence[Fraction], answers: Sequence[tuple[int, int] | None]) -> list[Client]:
+def fleet_of(rates: Sequence[Fraction], answers: Sequence[tuple[int, int] | None]) -> list[Client]:
     """Return the fleet in the order of partitions.
 
     Args:
@@ -53,8 +47,17 @@ def muster(rates: Sequence[Fraction], answers: Sequence[tuple[int, int] | None])
     fleet = []
     for partition, (rate, answer) in enumerate(zip(rates, answers, strict=True)):
         node, examples = answer or (0, 0)
-        place = seen[rate], sizes[rate]
-        fleet.append(Client(node, partition, rate, examples, *place, answer is not None))
+        fleet.append(
+            Client(
+                node=node,
+                partition=partition,
+                rate=rate,
+                examples=examples,
+                index=seen[rate],
+                count=sizes[rate],
+                present=answer is not None,
+            )
+        )
         seen[rate] += 1
     return fleet
 
@@ -99,38 +102,6 @@ def required(config: RunConfig, asked: int) -> int:
     return max(1, min(math.ceil(wanted), asked))
 
 
-def request_for(
-    layout: Layout,
-    config: RunConfig,
-    client: Client,
-    round: int,
-    weights: GlobalWeights | None = None,
-) -> Request:
-    """Return what the policy is asked for a client in a round, 1 or later.
-
-    Args:
-        layout: The full model's layout.
-        config: The run's configuration.
-        client: Who asks.
-        round: The round; all of a stretch of `refresh_every` rounds ask the same.
-        weights: The global weights before the first round of the stretch.
-    """
-    stretch = 1 + (stretch_start(config, round) - 1) // max(1, config.refresh_every)
-    codes = _codes(config.fleet)
-    return Request(
-        layout,
-        layout.kept_per_atom(client.rate),
-        client.index,
-        client.count,
-        stretch,
-        rng_for(config.seed, stretch, client.partition, "extraction"),
-        config.seed,
-        tuple(layout.kept_per_atom(rate) for rate in _rates(config.fleet)),
-        codes[client.partition] if codes else 0,
-        weights,
-    )
-
-
 def participants(fleet: list[Client], config: RunConfig, round: int) -> list[Client]:
     """Return the clients of a round: all present, or `clients_per_round` drawn from these."""
     fleet = [client for client in fleet if client.present]
@@ -141,11 +112,3 @@ def participants(fleet: list[Client], config: RunConfig, round: int) -> list[Cli
     rng = rng_for(config.seed, round, SERVER, "participants")
     chosen = rng.choice(len(fleet), config.clients_per_round, replace=False)
     return [fleet[i] for i in sorted(chosen)]
-
-
-@cache
-def _rates(fleet: str) -> tuple[Fraction, ...]:
-    return tuple(sorted(set(parse_fleet(fleet))))
-
-
-_codes = cache(fleet_codes)

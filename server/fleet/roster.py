@@ -2,13 +2,12 @@
 
 The grid only knows node ids, which say nothing and change when a device starts again without a key.
 So every node that appears is asked who it is, and what it answers decides whose place it takes.
-Nothing here waits, except at the start of a run.
 """
 
 import logging
 import time
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -19,17 +18,19 @@ from common.config import RunConfig, parse_fleet
 from common.errors import UserError
 from common.submodels import Layout
 from common.wire import RollCall, WireError, pack_question, unpack_roll_call
-from server.fleet.members import Client, highest_rate, muster, required
+from server.fleet.members import Client, fleet_of, highest_rate, required
 
 PAUSE = 0.1
 """Seconds between two looks at who has come, at the start."""
 
+LONGER_PAUSE = 0.5
+"""The same while a round waits for enough clients."""
+
 log = logging.getLogger("flwr")
 
 
-@dataclass
 class Roster:
-    """The members of a run's fleet.
+    """The members of a run's fleet, and the largest rate that each can hold.
 
     Args:
         config: The run's configuration.
@@ -38,20 +39,44 @@ class Roster:
         limits: By partition the largest rate since its memory ran out; 0 is none at all.
     """
 
-    config: RunConfig
-    layout: Layout
-    image_shape: tuple[int, int, int]
-    limits: dict[int, Fraction] = field(default_factory=dict)
-    events: dict[int, str] = field(default_factory=dict)
-    """What has happened to whom since this was last emptied."""
-
-    def __post_init__(self) -> None:
-        self.rates = parse_fleet(self.config.fleet)
+    def __init__(
+        self,
+        config: RunConfig,
+        layout: Layout,
+        image_shape: tuple[int, int, int],
+        limits: Mapping[int, Fraction] | None = None,
+    ) -> None:
+        self.config = config
+        self.layout = layout
+        self.image_shape = image_shape
+        self.rates = parse_fleet(config.fleet)
+        self._limits = dict(limits or {})
+        self._events: dict[int, str] = {}
+        self._failing: set[int] = set()
         self._members: dict[int, tuple[int, RollCall]] = {}
         self._online: set[int] = set()
         self._questions: dict[str, int] = {}
         self._queue: dict[int, RollCall] = {}
-        self._fleet: tuple[dict[int, Fraction], list[Client]] | None = None
+        self._fleet: list[Client] | None = None
+
+    @property
+    def limits(self) -> dict[int, Fraction]:
+        """By partition the largest rate since its memory ran out; the caller's own."""
+        return dict(self._limits)
+
+    def lower(self, partition: int, limit: Fraction) -> None:
+        """Give a client whose memory ran out no more than this from now on."""
+        self._limits[partition] = limit
+        self._fleet = None
+
+    def heard(self, asked: Iterable[int], failed: Iterable[int]) -> None:
+        """Note which of the partitions asked failed at their task: a newcomer may replace them."""
+        self._failing = self._failing.difference(asked) | set(failed)
+
+    def take_events(self) -> dict[int, str]:
+        """Return what has happened to whom since this was last asked."""
+        events, self._events = self._events, {}
+        return events
 
     def start(self, grid: Grid) -> None:
         """Wait until the whole fleet has answered, or as many as a round needs.
@@ -79,14 +104,21 @@ class Roster:
         if self._queue:
             node, answer = next(iter(self._queue.items()))
             raise UserError(f"roll-call: {_taken(node, answer)}")
-        self.events.clear()
+        self.take_events()
 
-    def update(self, grid: Grid, failing: Collection[int] = ()) -> list[str]:
+    def wait(self, grid: Grid) -> None:
+        """Follow the nodes until enough clients are there for a round, or its time is over."""
+        deadline = time.monotonic() + self.config.round_timeout
+        self.update(grid)
+        while not self.enough() and time.monotonic() < deadline:
+            time.sleep(LONGER_PAUSE)
+            self.update(grid)
+
+    def update(self, grid: Grid) -> list[str]:
         """Follow the nodes that have left, ask those that are new and take in those that answered.
 
         Args:
             grid: Where the nodes are.
-            failing: Partitions that did not answer their last task: a newcomer may replace them.
 
         Returns:
             Why somebody who answered was not taken in.
@@ -94,7 +126,7 @@ class Roster:
         online = set(grid.get_node_ids())
         for partition, (node, _) in self._members.items():
             if (node in online) != (node in self._online):
-                self.events[partition] = "joined" if node in online else "left"
+                self._events[partition] = "joined" if node in online else "left"
         if online != self._online:
             self._fleet = None
         new, self._online = sorted(online - self._online), online
@@ -120,20 +152,21 @@ class Roster:
                 self._queue[node] = answer
         for reason in refused:
             log.warning("roll-call: %s", reason)
-        self._admit(failing)
+        self._admit()
         return refused
 
-    def _admit(self, failing: Collection[int]) -> None:
+    def _admit(self) -> None:
         """Give those who wait their places, if these are free."""
         for node, answer in list(self._queue.items()):
             holder, _ = self._members.get(answer.partition, (node, answer))
-            if holder != node and holder in self._online and answer.partition not in failing:
+            if holder != node and holder in self._online and answer.partition not in self._failing:
                 log.warning("roll-call: %s", _taken(node, answer))
                 continue
             del self._queue[node]
             self._members[answer.partition] = node, answer
+            self._failing.discard(answer.partition)
             self._fleet = None
-            self.events[answer.partition] = "joined"
+            self._events[answer.partition] = "joined"
 
     def _check(self, answer: RollCall) -> None:
         if answer.partition >= len(self.rates):
@@ -150,13 +183,14 @@ class Roster:
 
         The same list until something about it changes: a round must not cost what the fleet does.
         """
-        if self._fleet is None or self._fleet[0] != self.limits:
+        if self._fleet is None:
             partitions = range(len(self.rates))
             rates = [self._rate(partition) for partition in partitions]
-            fleet = muster(rates, [self._present(partition) for partition in partitions])
-            fleet = [replace(client, accepts=self._accepts(client.partition)) for client in fleet]
-            self._fleet = dict(self.limits), fleet
-        return self._fleet[1]
+            fleet = fleet_of(rates, [self._present(partition) for partition in partitions])
+            self._fleet = [
+                replace(client, accepts=self._accepts(client.partition)) for client in fleet
+            ]
+        return self._fleet
 
     def enough(self) -> bool:
         """Say whether as many clients are present as a round needs replies."""
@@ -204,7 +238,7 @@ class Roster:
         return highest_rate(self.layout, limit, self.config, times)
 
     def _accepts(self, partition: int) -> Fraction:
-        limit = self.limits.get(partition, Fraction(1))
+        limit = self._limits.get(partition, Fraction(1))
         _, answer = self._members.get(partition, (0, None))
         return min(limit, answer.rate) if answer else limit
 

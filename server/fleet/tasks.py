@@ -1,12 +1,12 @@
 """The tasks of a round that are out, and those of earlier rounds that may still be answered."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 from jaxtyping import Float32
 
@@ -14,7 +14,7 @@ from common import wire
 from common.config import RunConfig
 from common.submodels import Submodel, extract, pruning_error
 from common.wire import TaskSpec
-from server.fleet.members import Client
+from server.fleet.assignments import Assignment
 
 GRACE = 60.0
 """Seconds after its deadline in which a late reply is still told from none."""
@@ -23,81 +23,124 @@ NOBODY = -1
 """The partition under which replies are counted that belong to no task."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What a client was asked.
 
     Attributes:
-        client: Who was asked.
-        submodel: What it was assigned.
+        assignment: Who was asked for what.
         spec: What it was told.
+        header: The head of the message, which the grid numbers when it pushes it.
         deadline: When the round closes, on the clock of `time.monotonic`.
-        given_up: Whether the client was waited for in vain, rather than not waited for.
     """
 
-    client: Client
-    submodel: Submodel
+    assignment: Assignment
     spec: TaskSpec
+    header: Metadata
     deadline: float
-    given_up: bool = False
+
+    @property
+    def partition(self) -> int:
+        """The client's own number."""
+        return self.assignment.client.partition
+
+    @property
+    def number(self) -> str:
+        """The message's number, by which replies name it; empty until it is pushed."""
+        return self.header.message_id
 
 
-class Tasks:
-    """Tells by a reply's number what it answers."""
+class OpenTasks:
+    """The tasks of one attempt at a round, from being sent to being answered."""
 
     def __init__(self) -> None:
-        self.open: dict[str, Task] = {}
+        self._unnumbered: list[Task] = []
+        self._open: dict[str, Task] = {}
         self._answered: dict[str, int] = {}
-        self._overdue: dict[str, Task] = {}
+
+    def __len__(self) -> int:
+        return len(self._unnumbered) + len(self._open)
+
+    def add(self, task: Task) -> None:
+        """Note a task that is about to be sent."""
+        self._unnumbered.append(task)
 
     def claim(self, reply: Message) -> tuple[int, Task | None]:
-        """Return whom a reply concerns, and the task that it answers.
+        """Return whom a reply concerns, and the task that it answers, which is then closed.
 
         There is no task for what nobody asked, for a second answer, and for one from another node.
         Errors are taken from anybody, because the grid reports them in a lost node's stead.
         """
+        self._enter_by_number()
         number = reply.metadata.reply_to_message_id
-        if number not in self.open:
+        if number not in self._open:
             return self._answered.get(number, NOBODY), None
-        client = self.open[number].client
-        if reply.has_content() and reply.metadata.src_node_id != client.node:
-            return client.partition, None
-        self._answered[number] = client.partition
-        return client.partition, self.open.pop(number)
+        task = self._open[number]
+        if reply.has_content() and reply.metadata.src_node_id != task.assignment.client.node:
+            return task.partition, None
+        self._answered[number] = task.partition
+        return task.partition, self._open.pop(number)
 
-    def close(self, early: bool) -> list[int]:
-        """End the round and return the partitions that have not answered.
-
-        A client whose round closed `early` may be busy until its deadline; others were given up.
-        """
-        for number, task in self.open.items():
-            self._overdue[number] = replace(task, given_up=not early)
-        silent = [task.client.partition for task in self.open.values()]
-        self.open, self._answered = {}, {}
+    def close(self) -> list[Task]:
+        """Close all tasks and return those that have not been answered."""
+        silent = [*self._open.values(), *self._unnumbered]
+        self._unnumbered, self._open, self._answered = [], {}, {}
         return silent
 
-    def late(self, grid: Grid) -> Iterator[int]:
-        """Take late replies off the grid, one at a time, and yield the partitions they are of."""
+    def _enter_by_number(self) -> None:
+        # Whoever is answered has been pushed, whenever that was, and so has a number by now.
+        pushed = {task.number: task for task in self._unnumbered if task.number}
+        self._unnumbered = [task for task in self._unnumbered if not task.number]
+        self._open |= pushed
+
+
+class Overdue:
+    """The tasks of closed attempts that may still be answered, or worked on."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+        self._given_up: set[str] = set()
+
+    def add(self, tasks: Iterable[Task], given_up: bool) -> None:
+        """Take over tasks that were not answered.
+
+        Args:
+            tasks: These.
+            given_up: Whether they were waited for in vain. Those whose round closed earlier may
+                keep their clients busy until its deadline.
+        """
+        for task in tasks:
+            if task.number:
+                self._tasks[task.number] = task
+                if given_up:
+                    self._given_up.add(task.number)
+
+    def late(self, grid: Grid) -> Iterator[tuple[int, int]]:
+        """Take late replies off the grid, one at a time; yield whose they are and their bytes."""
         now = time.monotonic()
-        for number, task in list(self._overdue.items()):
+        for number, task in list(self._tasks.items()):
             for reply in grid.pull_messages([number]):
-                self._overdue.pop(number, None)
+                self._forget(number)
                 if reply.has_content():
-                    yield task.client.partition
+                    yield task.partition, wire.payload_bytes(reply.content)
             if now > task.deadline + GRACE:
-                self._overdue.pop(number, None)
+                self._forget(number)
 
     def busy(self) -> set[int]:
         """Return the partitions that may still work on an earlier round."""
         now = time.monotonic()
         return {
-            task.client.partition
-            for task in self._overdue.values()
-            if task.deadline > now and not task.given_up
+            task.partition
+            for number, task in self._tasks.items()
+            if task.deadline > now and number not in self._given_up
         }
 
+    def _forget(self, number: str) -> None:
+        self._tasks.pop(number, None)
+        self._given_up.discard(number)
 
-class Parcel(NamedTuple):
+
+class Packed(NamedTuple):
     """What one client is sent.
 
     Attributes:
@@ -106,12 +149,12 @@ class Parcel(NamedTuple):
         pruning_error: The share of the weights' squared norm that the submodel drops.
     """
 
-    spec: wire.TaskSpec
+    spec: TaskSpec
     content: RecordDict
     pruning_error: float
 
 
-class Parcels:
+class Packer:
     """Packs submodels of the global weights; the same one is packed once, if neighbours ask for it.
 
     No more than one is in memory here.
@@ -126,15 +169,14 @@ class Parcels:
         self._theta = theta
         self._config = config
         self._round = round
-        self._last: Parcel | None = None
+        self._last: Packed | None = None
 
-    def pack(self, submodel: Submodel) -> Parcel:
+    def pack(self, submodel: Submodel) -> Packed:
         """Return a submodel with its weights, in a record that is the caller's own."""
-        policy, codec = self._config.policy, self._config.codec
-        spec = wire.spec_for(submodel, self._round, policy, codec)
+        spec = wire.spec_for(submodel, self._round, self._config.policy, self._config.codec)
         if self._last is None or self._last.spec != spec:
             self._last = None
             values = extract(self._theta, submodel)
             error = pruning_error(self._theta, values)
-            self._last = Parcel(spec, wire.pack_task(values, spec), error)
+            self._last = Packed(spec, wire.pack_task(values, spec), error)
         return self._last._replace(content=RecordDict(dict(self._last.content)))

@@ -4,6 +4,7 @@ from server.policies.choose import (
     bitmask_of,
     coverage_layout,
     elementwise,
+    looks_at_weights,
     policy_named,
     submodel_for,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "bitmask_of",
     "coverage_layout",
     "elementwise",
+    "looks_at_weights",
     "policy_named",
     "submodel_for",
 ]

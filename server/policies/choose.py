@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.submodels import Layout, Submodel, by_coordinate, masked_submodel
 from server.policies.core import with_core
 from server.policies.foreign import foreign_policy, offered
-from server.policies.registry import POLICIES
+from server.policies.registry import BY_WEIGHTS, POLICIES
 from server.policies.request import (
     GlobalWeights,
     Mask,
@@ -35,6 +35,7 @@ __all__ = [
     "bitmask_of",
     "coverage_layout",
     "elementwise",
+    "looks_at_weights",
     "policy_named",
     "submodel_for",
 ]
@@ -73,6 +74,12 @@ def bitmask_of(layout: Layout, choice: Positions | Mask) -> bytes:
 def elementwise(policy: str) -> bool:
     """Return whether a policy chooses single coordinates."""
     return policy in POLICIES and policy.startswith("element-")
+
+
+def looks_at_weights(policy: str) -> bool:
+    """Return whether a policy may choose by the global weights; so may any of another package."""
+    name = re.sub(r"^(core\d*\+)+", "", policy)
+    return name not in POLICIES or name in BY_WEIGHTS
 
 
 def coverage_layout(policy: str, layout: Layout) -> Layout:

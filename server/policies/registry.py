@@ -33,3 +33,6 @@ POLICIES: dict[str, Policy] = {
     "element-magnitude-global": element_magnitude_global,
     "element-random": element_random,
 }
+
+BY_WEIGHTS = {"magnitude", "quarters-ranked", "element-magnitude", "element-magnitude-global"}
+"""Those that look at the global weights."""

@@ -29,12 +29,10 @@ class GlobalWeights:
     ) -> None:
         self.layout = layout
         self._fetch = fetch
-        self.looked_at = False
 
     @cached_property
     def theta(self) -> Float32[np.ndarray, "P"]:
         """The weights in the layout's order, read-only."""
-        self.looked_at = True
         return _read_only(self._fetch())
 
     @cached_property

@@ -1,16 +1,79 @@
-"""A run's history: one JSON object per round, one round per line."""
+"""A run's history: one JSON object per round and line; `HistoryRow` says what is in it."""
 
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict, get_type_hints
 
 from common.errors import UserError
 from common.files import atomic_write, plain_json
 
+Number = float | None
+"""A number that is null in the file where there is none."""
+
+
 Row = dict[str, Any]
+"""A row as it is read: that of another version may lack columns."""
+
+
+class HistoryRow(TypedDict, total=False):
+    """What is written of a round, in the order of the columns; round 0 is before training.
+
+    A whole row has every column; it is put together from parts.
+    """
+
+    round: Annotated[int, "complete rounds"]
+    frechet: Annotated[Number, "Fréchet distance of samples of the last weights, if evaluated"]
+    frechet_ema: Annotated[Number, "the same of the first moving average"]
+    held_out_loss: Annotated[Number, "mean loss of that average on images nobody trained on"]
+    held_out_score_loss: Annotated[Number, "the same, weighted as the likelihood bound has it"]
+    loss: Annotated[Number, "the clients' mean training loss by their weights in the average"]
+    clients_asked: Annotated[int, "clients that were sent a task in the last attempt"]
+    clients_replied: Annotated[int, "clients whose update was taken in"]
+    clients_failed: Annotated[int, "clients asked whose update was not"]
+    clients_absent: Annotated[int, "clients of the fleet that could not be asked"]
+    failures: Annotated[dict[str, str], "by client why there is no update of it"]
+    rejections: Annotated[
+        dict[str, dict[str, int]], "by client and reason, replies not used in any attempt"
+    ]
+    fleet_events: Annotated[dict[str, str], "by client: `joined` or `left` before the round"]
+    rate_limits: Annotated[dict[str, str], "by client the largest rate since its memory ran out"]
+    retries: Annotated[int, "attempts before the one that had enough replies"]
+    update_norms: Annotated[
+        dict[str, list[float]], "by rate the norms of the updates taken in, with `update-check`"
+    ]
+    density_mean: Annotated[Number, "mean fraction of the model's coordinates on a client"]
+    pruning_error_mean: Annotated[
+        Number, "w², the share of the weights' squared norm that a submodel drops, mean of clients"
+    ]
+    pruning_error_max: Annotated[Number, "the largest of these"]
+    mask_change: Annotated[
+        Number, "mean part of a submodel that its client did not hold when last taken in"
+    ]
+    bytes_up: Annotated[int, "bytes of all replies that came during the round, used or not"]
+    bytes_down: Annotated[int, "bytes of all tasks sent, in all attempts"]
+    seconds_train: Annotated[float, "from the round's begin to its last reply, less the next"]
+    seconds_aggregate: Annotated[float, "checking replies, averaging, moving the state on"]
+    seconds_slowest: Annotated[float, "the longest that a client says its steps took"]
+    gamma_min: Annotated[int, "least number of clients on any coordinate, the theory's Γ"]
+    uncovered_fraction: Annotated[float, "coordinates that nobody trained in the round"]
+    never_covered_fraction: Annotated[float, "coordinates that nobody has trained in any round"]
+    updates_min: Annotated[int, "client updates of a coordinate so far: the least"]
+    updates_median: Annotated[int, "the median over coordinates"]
+    updates_max: Annotated[int, "the most"]
+    staleness_mean: Annotated[
+        float, "rounds since a coordinate was last trained, all if never: the mean"
+    ]
+    staleness_max: Annotated[int, "the most"]
+    seconds_evaluate: Annotated[float, "sampling and scoring"]
+
+
+def columns() -> dict[str, str]:
+    """Return what every column of a history means, in their order."""
+    hints = get_type_hints(HistoryRow, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}
 
 
 class History:

@@ -9,12 +9,11 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,10 +31,10 @@ from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
 from server.evaluation.build import evaluator_for
 from server.policies import Request, elementwise, submodel_for
-from server.record.history import History, best_round
+from server.record.history import History, HistoryRow, best_round
 from server.record.pictures import save_grid
 from server.record.report import RoundReport
-from server.state import ServerState, discard_old, save_checkpoint
+from server.state import ServerState, checkpoints, discard_old, round_of, save_checkpoint
 
 Network = tuple[Float32[np.ndarray, "P"], Submodel]
 """Global weights and the part of them to sample from."""
@@ -77,33 +76,42 @@ class Recorder:
             coverage: Who trained what in it, as its aggregate says.
         """
         started = time.perf_counter()
-        scores: dict[str, float] = {}
-        if self._evaluates(state.round):
-            scores = self._evaluate(state)
-        self.history.append(
-            {
-                "round": state.round,
-                "frechet": math.nan,
-                "frechet_ema": math.nan,
-                "held_out_loss": math.nan,
-                **scores,
-                **report.row(),
-                **round_summary(self.layout, coverage.vector(CLIENTS)),
-                **course_summary(self.layout, state.round, state.counts, state.last),
-                "seconds_evaluate": time.perf_counter() - started,
-            }
-        )
+        row: HistoryRow = {
+            "round": state.round,
+            "frechet": math.nan,
+            "frechet_ema": math.nan,
+            "held_out_loss": math.nan,
+            "held_out_score_loss": math.nan,
+        }
+        scores = self._evaluate(state) if self._evaluates(state.round) else {}
+        summary = {
+            **round_summary(self.layout, coverage.vector(CLIENTS)),
+            **course_summary(self.layout, state.round, state.counts, state.last),
+        }
+        row.update(cast(HistoryRow, scores))
+        row.update(report.row())
+        row.update(cast(HistoryRow, summary))
+        row["seconds_evaluate"] = time.perf_counter() - started
+        self.history.append(row)
         if report.mask_changes is not None:
             table = by_layer(
                 self.layout,
                 state.round,
-                state.updates,
+                state.replies,
                 state.counts,
                 state.last,
                 report.mask_changes,
             )
             write_json(self.run_dir / "coverage.json", table)
         save_checkpoint(self.run_dir / "checkpoints", state, self.config, self.layout)
+        self.discard_old()
+
+    def go_on_after(self, round: int) -> None:
+        """Forget what was written of rounds after this one, which come again; -1 is of all."""
+        for path in checkpoints(self.run_dir / "checkpoints"):
+            if round_of(path) > round:
+                path.unlink()
+        self.history.truncate_after(round)
         self.discard_old()
 
     def discard_old(self) -> None:
@@ -222,46 +230,3 @@ def evaluation_submodel(layout: Layout, rate: Fraction) -> Submodel:
 
 def _nan_last(value: float) -> float:
     return math.inf if math.isnan(value) else value
-
-
-class Background:
-    """A context in which a recorder works on a thread of its own, one round at a time and in order.
-
-    Everything is written as without it, only later: a round's samples, row and checkpoint come in
-    this order, all before the next round's, and leaving the context waits for them. A run that is
-    killed has lost the round that was being recorded besides the one in training.
-
-    Args:
-        recorder: What records a round.
-    """
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="recorder")
-        self._last: Future[None] | None = None
-
-    def record(self, state: ServerState, report: RoundReport, coverage: Coverage) -> None:
-        """Record a complete round as soon as the one before it is recorded, which is waited for.
-
-        What is given must not change any more. Errors are those of the round before.
-        """
-        self._finish()
-        self._last = self._worker.submit(self._recorder.record, state, report, coverage)
-
-    def _finish(self) -> None:
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
-
-    def __enter__(self) -> "Background":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._worker.shutdown()
-        if error is None:
-            self._finish()

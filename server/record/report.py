@@ -1,29 +1,41 @@
 """What happened in a round, as the strategy sees it and the history keeps it."""
 
 import math
+import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Float64
 
+from server.record.history import HistoryRow
+
 
 @dataclass
 class RoundReport:
-    """A round's numbers, for the history; those of an attempt are cleared by the next.
+    """A round's numbers, written down as they come and never read back into the state.
+
+    They are those of the last attempt at the round, but for what adds up over all of them: bytes,
+    rejections, events, retries and seconds.
 
     Attributes:
         asked: Clients that were sent a task.
         absent: Clients of the fleet that could not be asked.
-        failures: By partition why there is no update of a client that was asked.
-        rejections: By partition and reason, how many replies were not used; over all attempts.
+        failures: By partition why a client that takes part has no update in the round.
+        rejections: By partition and reason, how many replies were not used.
         events: By partition who joined, left or was given a smaller rate before this round.
         limits: By partition the largest rate since its memory ran out.
         norms: By rate the norms of the updates taken in.
         retries: Attempts before this one.
+        mask_change: How much of what clients held was new to them, on average; NaN if to nobody.
+        mask_changes: The same by parameter, None before training.
+        bytes_down: Bytes of all tasks sent.
+        bytes_up: Bytes of all replies that came, used or not.
         seconds_slowest: The longest that a client says its local steps took; what is left of
             `seconds_train` is the round's overhead.
+        started: When the round began, on the clock of `time.perf_counter`.
     """
 
     asked: int = 0
@@ -32,12 +44,11 @@ class RoundReport:
     rejections: dict[int, Counter[str]] = field(default_factory=dict)
     events: dict[int, str] = field(default_factory=dict)
     limits: dict[int, str] = field(default_factory=dict)
-    norms: dict[str, list[float]] = field(default_factory=dict)
+    norms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     retries: int = 0
     densities: list[float] = field(default_factory=list)
     pruning_errors: list[float] = field(default_factory=list)
     losses: list[tuple[float, float]] = field(default_factory=list)
-    masks: dict[int, bytes] = field(default_factory=dict)
     mask_change: float = math.nan
     mask_changes: Float64[np.ndarray, "parameters"] | None = None
     bytes_down: int = 0
@@ -45,6 +56,7 @@ class RoundReport:
     seconds_train: float = 0.0
     seconds_aggregate: float = 0.0
     seconds_slowest: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
 
     @property
     def replied(self) -> int:
@@ -59,11 +71,66 @@ class RoundReport:
         weighted = sum(sorted(loss * weight for loss, weight in self.losses))
         return weighted / total if total else math.nan
 
+    def another(self) -> "RoundReport":
+        """Return the report of the next attempt at the same round."""
+        return RoundReport(
+            rejections=self.rejections,
+            events=self.events,
+            retries=self.retries + 1,
+            bytes_down=self.bytes_down,
+            bytes_up=self.bytes_up,
+            seconds_aggregate=self.seconds_aggregate,
+            started=self.started,
+        )
+
+    def begin(self, absent: int, events: Mapping[int, str]) -> None:
+        """Note how the fleet stands before anybody is asked."""
+        self.absent = absent
+        self.events |= events
+
+    def sent(self, density: float, pruning_error: float, size: int) -> None:
+        """Note a task: its submodel, and the message's bytes."""
+        self.asked += 1
+        self.densities.append(density)
+        self.pruning_errors.append(pruning_error)
+        self.bytes_down += size
+
+    def received(self, size: int) -> None:
+        """Note the bytes of a reply, whatever becomes of it."""
+        self.bytes_up += size
+
+    def used(self, loss: float, weight: float, seconds: float) -> None:
+        """Note an update that was taken in: its loss, its weight and how long it took."""
+        self.losses.append((loss, weight))
+        self.seconds_slowest = max(self.seconds_slowest, seconds)
+
     def reject(self, partition: int, reason: str, text: str = "") -> None:
         """Count a reply that was not used; `text` says why the client has no update."""
         self.rejections.setdefault(partition, Counter())[reason] += 1
         if text:
             self.failures[partition] = text
+
+    def aggregated(self, seconds: float) -> None:
+        """Note seconds spent on taking replies in and averaging them."""
+        self.seconds_aggregate += seconds
+
+    def finish(
+        self,
+        norms: Mapping[str, tuple[float, ...]],
+        limits: Mapping[int, Fraction],
+        change: tuple[float, Float64[np.ndarray, "parameters"]],
+    ) -> None:
+        """Note what the complete round amounts to, and how long it took.
+
+        Args:
+            norms: By rate the norms of the updates taken in.
+            limits: By partition the largest rate since its memory ran out.
+            change: See `server.coverage.mask_changes`.
+        """
+        self.norms = norms
+        self.limits = {partition: str(rate) for partition, rate in limits.items()}
+        self.mask_change, self.mask_changes = change
+        self.seconds_train = time.perf_counter() - self.started - self.seconds_aggregate
 
     def complaint(self, round: int, needed: int) -> str:
         """Say in one line why a round is not complete."""
@@ -74,7 +141,7 @@ class RoundReport:
             f"most often: {reasons[0][0] if reasons else 'no client was there to be asked'}"
         )
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> HistoryRow:
         """Return the history's part that is known before evaluation."""
         by_client = sorted(self.rejections.items())
         return {
@@ -88,7 +155,7 @@ class RoundReport:
             "fleet_events": _named(self.events),
             "rate_limits": _named(self.limits),
             "retries": self.retries,
-            "update_norms": {rate: sorted(norms) for rate, norms in sorted(self.norms.items())},
+            "update_norms": {rate: list(norms) for rate, norms in self.norms.items()},
             "density_mean": _mean(self.densities),
             "pruning_error_mean": _mean(self.pruning_errors),
             "pruning_error_max": max(self.pruning_errors, default=math.nan),
@@ -101,7 +168,7 @@ class RoundReport:
         }
 
 
-def _named(values: dict[int, str]) -> dict[str, str]:
+def _named(values: Mapping[int, str]) -> dict[str, str]:
     return {str(partition): value for partition, value in sorted(values.items())}
 
 

@@ -1,4 +1,4 @@
-"""What is carried from round to round, and how it moves on."""
+"""What is carried from round to round, and how a round moves it on."""
 
 from server.state.advance import ServerState, advance, initial_state, no_masks
 from server.state.checkpoint import (
@@ -9,8 +9,11 @@ from server.state.checkpoint import (
     round_of,
     save_checkpoint,
 )
+from server.state.round import Round, RoundInput
 
 __all__ = [
+    "Round",
+    "RoundInput",
     "ServerState",
     "advance",
     "checkpoints",

@@ -1,19 +1,23 @@
-"""What the server carries from round to round, and how one aggregate moves it on."""
+"""What the server carries from round to round, and how one round moves it on."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
 from common.config import RunConfig, ServerConfig, parse_fleet
 from common.submodels import Layout
-from server.aggregation import CLIENTS, IMAGES, Aggregate
+from server.aggregation import CLIENTS, IMAGES, Aggregate, Norms, norms_after
+from server.fleet import anchor_after
 from server.loops import spread_out
 from server.state.ema import averaged, pull_of
 from server.state.optimizers import OPTIMIZERS, plain
+from server.state.round import Round
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServerState:
     """Everything that the next round depends on besides the configuration.
 
@@ -25,10 +29,13 @@ class ServerState:
         counts: Client updates that each coordinate has had, as a coverage vector.
         images: Images that have trained each coordinate, as a coverage vector.
         last: The round that last trained each coordinate, 0 where none has; a coverage vector.
-        updates: Client updates in all rounds.
-        masks: What each client held when it last took part (`Submodel.bitmask`), zeros if never.
+        replies: Client updates that all rounds have taken in.
+        masks: What each client held when its update was last taken in (`Submodel.bitmask`), zeros
+            if never.
         anchor: The weights by which policies choose while clients stay where they are; None if
             these are `theta`, or the policy does not look.
+        norms: Of the updates of the last rounds, by which the next ones are judged.
+        limits: By partition the largest rate of everybody whose memory has run out; 0 is none.
     """
 
     round: int
@@ -38,14 +45,21 @@ class ServerState:
     counts: Int64[np.ndarray, "coverage"]
     images: Int64[np.ndarray, "coverage"]
     last: Int64[np.ndarray, "coverage"]
-    updates: int
+    replies: int
     masks: UInt8[np.ndarray, "clients bytes"]
     anchor: Float32[np.ndarray, "P"] | None = None
+    norms: tuple[Norms, ...] = ()
+    limits: Mapping[int, Fraction] = field(default_factory=dict)
 
     @property
     def ema(self) -> Float32[np.ndarray, "P"]:
         """The first average, which every round reports."""
         return self.emas[0]
+
+    @property
+    def looked_at(self) -> Float32[np.ndarray, "P"]:
+        """The weights by which policies choose in the next round."""
+        return self.theta if self.anchor is None else self.anchor
 
 
 def initial_state(
@@ -56,8 +70,17 @@ def initial_state(
     moments = np.zeros((count, layout.size), dtype=np.float32)
     emas = np.tile(theta, (len(config.ema.half_life), 1))
     nothing = np.zeros(layout.coverage_size, dtype=np.int64)
-    masks = no_masks(layout, config)
-    return ServerState(0, theta, moments, emas, nothing, nothing, nothing, 0, masks)
+    return ServerState(
+        round=0,
+        theta=theta,
+        moments=moments,
+        emas=emas,
+        counts=nothing,
+        images=nothing,
+        last=nothing,
+        replies=0,
+        masks=no_masks(layout, config),
+    )
 
 
 def no_masks(layout: Layout, config: RunConfig) -> UInt8[np.ndarray, "clients bytes"]:
@@ -65,17 +88,18 @@ def no_masks(layout: Layout, config: RunConfig) -> UInt8[np.ndarray, "clients by
     return np.zeros((len(parse_fleet(config.fleet)), -(-layout.mask_bits // 8)), dtype=np.uint8)
 
 
-def advance(
-    state: ServerState, aggregate: Aggregate, layout: Layout, config: RunConfig
-) -> ServerState:
-    """Take one round's aggregate into the state: the optimizer's step, then the averages.
+def advance(state: ServerState, round: Round, layout: Layout, config: RunConfig) -> ServerState:
+    """Move all of the state on by one complete round.
+
+    The optimizer steps, the averages follow, and everything else is brought up to date.
 
     Args:
         state: The state after the round before; it is left as it is.
-        aggregate: The round's average of updates.
+        round: The round.
         layout: The full model's layout.
-        config: The run's configuration; `server` and `ema` are read.
+        config: The run's configuration; `server`, `ema`, `policy` and `refresh_every` are read.
     """
+    number, aggregate = state.round + 1, round.aggregate
     theta, moments = _stepped(state, aggregate, layout, config.server)
     counts, images, last = (np.empty(layout.coverage_size, np.int64) for _ in range(3))
     pulls: list[list[Float64[np.ndarray, _]]] = [[] for _ in config.ema.half_life]
@@ -88,20 +112,27 @@ def advance(
         )
         np.add(old_count, clients, out=count)
         np.add(old_seen, trained, out=seen)
-        when[...] = np.where(clients > 0, state.round + 1, old_when)
+        when[...] = np.where(clients > 0, number, old_when)
         # Mostly all atoms are trained alike, and there are a few dozen of them.
         seen = seen[:1] if (seen == seen[0]).all() else seen
         for half_life, parts in zip(config.ema.half_life, pulls, strict=True):
             parts.append(pull_of(trained, seen, half_life, config.ema.ramp).ravel())
-    return replace(
-        state,
-        round=state.round + 1,
+    masks = state.masks.copy()
+    for partition, mask in round.masks.items():
+        masks[partition] = np.frombuffer(mask, np.uint8)
+    return ServerState(
+        round=number,
         theta=theta,
         moments=moments,
         emas=averaged(state.emas, theta, [spread_out(layout, parts) for parts in pulls]),
         counts=counts,
-        last=last,
         images=images,
+        last=last,
+        replies=state.replies + len(round.masks),
+        masks=masks,
+        anchor=anchor_after(config, number, state.theta, state.anchor),
+        norms=norms_after(state.norms, round.norms),
+        limits=round.limits,
     )
 
 

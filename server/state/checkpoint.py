@@ -3,8 +3,10 @@
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,7 +16,8 @@ from common.errors import UserError
 from common.files import write_tensors
 from common.submodels import Layout
 from common.wire import CODECS, STRETCH
-from server.state.advance import ServerState, no_masks
+from server.aggregation import Norms, norms_after
+from server.state.advance import ServerState
 
 FORMAT = 1
 """Raised when the meaning of a checkpoint changes; older ones are then refused."""
@@ -37,6 +40,8 @@ def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout:
         "round": str(state.round),
         "layout": layout.digest,
         "config": json.dumps(config.to_flat()),
+        "norms": json.dumps(state.norms),
+        "limits": json.dumps({str(p): str(rate) for p, rate in state.limits.items()}),
     }
     tensors = {
         "theta": state.theta,
@@ -45,7 +50,7 @@ def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout:
         "counts": state.counts,
         "images": state.images,
         "last": state.last,
-        "updates": np.array(state.updates),
+        "updates": np.array(state.replies),
         "masks": state.masks,
     }
     if state.anchor is not None:
@@ -105,8 +110,16 @@ def _resumable(saved: Sequence[Path], config: RunConfig) -> list[Path]:
     return [path for path in saved if round_of(path) % stretch == 0]
 
 
-def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerState:
+def load_checkpoint(
+    path: Path, config: RunConfig, layout: Layout, rows: Iterable[Mapping[str, Any]] = ()
+) -> ServerState:
     """Read a state back.
+
+    Args:
+        path: The file.
+        config: The run's configuration.
+        layout: The full model's layout.
+        rows: The run's history, see `_from_the_history`.
 
     Raises:
         UserError: The file is damaged, or was written by another version or with another
@@ -124,20 +137,44 @@ def load_checkpoint(path: Path, config: RunConfig, layout: Layout) -> ServerStat
             if metadata["layout"] != layout.digest:
                 raise UserError(f"{path}: model layout {metadata['layout']}, not {layout.digest}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        theta, emas, counts, images = (tensors[n] for n in ("theta", "ema", "counts", "images"))
+        theta = tensors["theta"]
+        if theta.dtype != np.float32 or theta.shape != (layout.size,):
+            raise UserError(f"{path}: holds {theta.dtype} weights {theta.shape}, not {layout.size}")
+        if "norms" not in metadata:
+            metadata |= _from_the_history(rows, round)
+        return ServerState(
+            round=round,
+            theta=theta,
+            moments=tensors["moments"],
+            emas=tensors["ema"],
+            counts=tensors["counts"],
+            images=tensors["images"],
+            last=tensors["last"],
+            replies=int(tensors["updates"]),
+            masks=tensors["masks"],
+            anchor=tensors.get("anchor"),
+            norms=tuple(
+                {rate: tuple(norms) for rate, norms in each.items()}
+                for each in json.loads(metadata["norms"])
+            ),
+            limits={int(p): Fraction(rate) for p, rate in json.loads(metadata["limits"]).items()},
+        )
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({error})") from None
-    if theta.dtype != np.float32 or theta.shape != (layout.size,):
-        raise UserError(f"{path}: holds {theta.dtype} weights {theta.shape}, not {layout.size}")
-    # Checkpoints from before there were server optimizers hold no moments, and those from before
-    # there could be several averages hold theirs as a plain vector.
-    moments = tensors.get("moments", np.zeros((0, layout.size), np.float32))
-    # Those from before there was a coverage report count its rounds from here.
-    last = tensors.get("last", np.where(counts > 0, round, 0))
-    updates = int(tensors.get("updates", counts.max()))
-    masks = tensors.get("masks", no_masks(layout, config))
-    emas, anchor = np.atleast_2d(emas), tensors.get("anchor")
-    return ServerState(round, theta, moments, emas, counts, images, last, updates, masks, anchor)
+
+
+def _from_the_history(rows: Iterable[Mapping[str, Any]], round: int) -> dict[str, str]:
+    """Return the norms and limits of a checkpoint that was written before there were any in it.
+
+    Runs of that time have them in their history alone. Whoever only looks at such a checkpoint
+    needs neither, and need not have the history.
+    """
+    norms: tuple[Norms, ...] = ()
+    limits: dict[str, str] = {}
+    for row in rows:
+        if row["round"] <= round:
+            norms, limits = norms_after(norms, row["update_norms"]), row["rate_limits"]
+    return {"norms": json.dumps(norms), "limits": json.dumps(limits)}
 
 
 def _compare(path: Path, written: dict[str, object], config: RunConfig) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from common.config import RunConfig
 from common.network import initial_weights, layout_of
-from server.fleet import Client, muster, request_for
+from server.fleet import Client, fleet_of, request_for
 from server.policies import POLICIES, GlobalWeights, elementwise, submodel_for
 from simulations.pictures.runs import save_figure
 
@@ -48,7 +48,7 @@ def _kept(policy: str) -> np.ndarray:
     layout = layout_of(config.model, 1)
     rates = config.client_rates
     client: Client = next(
-        c for c in muster(rates, [(0, 0)] * len(rates)) if c.rate == max(rates) / 2
+        c for c in fleet_of(rates, [(0, 0)] * len(rates)) if c.rate == max(rates) / 2
     )
     rng = np.random.default_rng(0)
     theta, columns = initial_weights(config.model, 1, 0), []

@@ -20,8 +20,14 @@ from server.coverage import (
     mask_changes,
     round_summary,
 )
-from server.fleet import muster, participants, request_for
-from server.policies import GlobalWeights, bitmask_of, coverage_layout, policy_named
+from server.fleet import fleet_of, participants, request_for
+from server.policies import (
+    GlobalWeights,
+    bitmask_of,
+    coverage_layout,
+    looks_at_weights,
+    policy_named,
+)
 from server.preflight import rehearse
 from server.pretrained.start import starting_weights
 from server.state import no_masks
@@ -40,8 +46,8 @@ class Plan:
         counts: Client updates of each coordinate over all rounds, as a coverage vector.
         rows: For each round what a run's history says of it about coverage.
         layers: For each parameter what a run's `coverage.json` says of it in the end.
-        looks_at_weights: Whether the policy chose by the weights; these stayed those before the
-            first round here, while in a run they move.
+        looks_at_weights: Whether the policy may choose by the weights; these stayed those before
+            the first round here, while in a run they move.
     """
 
     layout: Layout
@@ -79,7 +85,7 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
     layout = coverage_layout(config.policy, layout_of(config.model, channels))
     rehearse(config, layout, channels)
     rates = config.client_rates
-    fleet = muster(rates, [(0, 0)] * len(rates))
+    fleet = fleet_of(rates, [(0, 0)] * len(rates))
     weights = GlobalWeights(layout, lambda: starting_weights(config, channels))
     counts, last = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
     masks, changes, updates, rows = no_masks(layout, config), np.empty(0), 0, []
@@ -108,7 +114,7 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
             }
         )
     layers = by_layer(layout, rounds, updates, counts, last, changes)
-    return Plan(layout, rounds, counts, rows, layers, weights.looked_at)
+    return Plan(layout, rounds, counts, rows, layers, looks_at_weights(config.policy))
 
 
 def _counts(layout: Layout, masks: Counter[bytes]) -> Int64[np.ndarray, " coverage"]:
@@ -140,8 +146,8 @@ def report(plan: Plan, config: RunConfig) -> str:
     ]
     if plan.looks_at_weights and config.refresh_every:
         lines.append(
-            f"note: {config.policy} chooses by the weights, which were taken to stay as they are "
-            "before the first round; a run will differ once they move"
+            f"note: {config.policy} may choose by the weights, which were taken to stay as they "
+            "are before the first round; a run will differ once they move"
         )
     if plan.never_covered_fraction > 0:
         lines.append(

@@ -1,10 +1,14 @@
 """A federation as a plain loop over the functions that server and clients run, without Flower.
 
-It trains bit for bit what the app trains from the same configuration; there is only no wire, no
-evaluation and no run directory, so that an experiment may look at every state.
+It trains on the CPU, bit for bit, what the app trains there from the same configuration, if in the
+app nobody fails, weights travel unchanged (`codec=float32`) and nobody is too slow
+(`round-budget=0`); it refuses other configurations. torch's threads are the caller's to set, to
+`threads`. There is only no wire, no evaluation and no run directory, so that an experiment may look
+at every state.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +20,13 @@ from client.training import train_locally
 from common.config import EmaConfig, ModelConfig, RunConfig, parse_fleet
 from common.data import ImageData, partition_indices
 from common.diffusion import CLOCKS, Denoiser, KnownLaw, denoising_loss, eps_denoiser, sample_times
-from common.network import initial_weights, layout_of, load_weights, submodel_denoiser
+from common.network import layout_of, load_weights, submodel_denoiser
 from common.seeding import SERVER, rng_for, torch_generator
 from common.submodels import Layout, extract, full_submodel, pruning_error
-from server.aggregation import CoverageFold
-from server.fleet import Client, muster, participants, request_for
-from server.policies import GlobalWeights, submodel_for
-from server.state import ServerState, advance, initial_state
+from server.fleet import Client, assignments, fleet_of, participants
+from server.policies import coverage_layout
+from server.pretrained.start import starting_weights
+from server.state import RoundInput, ServerState, advance, initial_state
 
 
 def small_config(seed: int, **changes: Any) -> RunConfig:
@@ -39,7 +43,7 @@ def small_config(seed: int, **changes: Any) -> RunConfig:
 
 
 @dataclass(frozen=True)
-class Round:
+class Snapshot:
     """A state and what led to it.
 
     Attributes:
@@ -51,13 +55,21 @@ class Round:
     pruning_errors: tuple[float, ...]
 
 
-def federation(config: RunConfig, data: ImageData) -> Iterator[Round]:
-    """Yield every round, from round 0 before training.
+def federation(config: RunConfig, data: ImageData) -> Iterator[Snapshot]:
+    """Yield what every round leads to, from round 0 before training.
 
-    `refresh-every` is taken at its default.
+    Args:
+        config: The run's configuration.
+        data: The images that are dealt out.
+
+    Raises:
+        ValueError: The configuration has a codec that changes weights, or a time budget; or not one
+            update of a round can be used.
     """
+    if config.codec != "float32" or config.round_budget > 0:
+        raise ValueError("without a wire and a clock, codec is float32 and round-budget 0")
     channels = data.image_shape[0]
-    layout = layout_of(config.model, channels)
+    layout = coverage_layout(config.policy, layout_of(config.model, channels))
     rates = parse_fleet(config.fleet)
     parts = [
         data.select(indices)
@@ -65,12 +77,11 @@ def federation(config: RunConfig, data: ImageData) -> Iterator[Round]:
             data.labels, config.partition, len(rates), config.partition_alpha, config.seed
         )
     ]
-    fleet = muster(rates, [(i, len(part)) for i, part in enumerate(parts)])
-    theta = initial_weights(config.model, channels, config.seed)
-    state = initial_state(layout, theta, config)
-    yield Round(state, ())
-    for number in range(1, config.rounds + 1):
-        last = _one_round(config, layout, fleet, parts, state, number)
+    fleet = fleet_of(rates, [(i, len(part)) for i, part in enumerate(parts)])
+    state = initial_state(layout, starting_weights(config, channels), config)
+    yield Snapshot(state, ())
+    for _ in range(config.rounds):
+        last = _one_round(config, layout, fleet, parts, state)
         state = last.state
         yield last
 
@@ -81,23 +92,24 @@ def _one_round(
     fleet: list[Client],
     parts: list[ImageData],
     state: ServerState,
-    number: int,
-) -> Round:
-    """Return what the round makes of a state."""
+) -> Snapshot:
+    """Return what the next round makes of a state."""
+    number = state.round + 1
     clients = participants(fleet, config, number)
-    weights = [float(each.examples) if config.weighting == "examples" else 1.0 for each in clients]
-    looked_at = GlobalWeights(layout, lambda: state.theta)
-    fold, dropped = CoverageFold(layout, sum(weights)), []
-    for client, weight in zip(clients, weights, strict=True):
-        request = request_for(layout, config, client, number, looked_at)
-        submodel = submodel_for(config.policy, request)
-        values = extract(state.theta, submodel)
+    asked = assignments(layout, config, clients, number, state.looked_at)
+    updates = RoundInput(layout, config, state.theta, state.norms, asked)
+    dropped = []
+    for each in asked:
+        partition, values = each.client.partition, extract(state.theta, each.submodel)
         dropped.append(pruning_error(state.theta, values))
-        rng = rng_for(config.seed, number, client.partition, "training")
-        result = train_locally(values, submodel, parts[client.partition], config, number, rng)
-        fold.add(result.values, submodel, weight, result.images)
-    aggregate = fold.finish(state.theta)
-    return Round(advance(state, aggregate, layout, config), tuple(dropped))
+        rng = rng_for(config.seed, number, partition, "training")
+        result = train_locally(values, each.submodel, parts[partition], config, number, rng)
+        with suppress(ValueError):  # its norm may be one that the app refuses as well
+            updates.add(each, result.values, result.images)
+    round = updates.finish(state.limits)
+    if not round.masks:
+        raise ValueError(f"round {number}: no client trained anything that can be used")
+    return Snapshot(advance(state, round, layout, config), tuple(dropped))
 
 
 def images_of(law: KnownLaw, count: int, seed: int) -> ImageData:

@@ -23,7 +23,7 @@ from common.data import partition_indices
 from common.diffusion import LAWS, coefficients, edm_sigma, perturb
 from common.seeding import SERVER, rng_for, torch_generator
 from common.submodels import Axis, Layout, Parameter, scatter
-from server.fleet import muster, request_for
+from server.fleet import fleet_of, request_for
 from server.policies import submodel_for
 
 SIDE, WIDTH, ATOM, EXAMPLES, CYCLE = 2, 16, 4, 1024, 32
@@ -100,7 +100,7 @@ def masks_of(
     """
     config = RunConfig(fleet=fleet, policy=policy, seed=seed)
     rates = parse_fleet(fleet)
-    clients = muster(rates, [(i, 1) for i in range(len(rates))])
+    clients = fleet_of(rates, [(i, 1) for i in range(len(rates))])
     summed = np.zeros(LAYOUT.size, bool)
     for parameter in LAYOUT.parameters:
         summed[parameter.span] = len(parameter.channels) > 1 and bool(parameter.channels[1])

@@ -70,7 +70,7 @@ def test_the_central_mod_says_that_it_needs_flowers_wrapper(
 def test_flowers_server_side_wrapper_cannot_pass_for_working(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It compares replies with the whole model and adds noise to a copy: the run stops instead."""
+    """It compares replies with a record of the model that nobody fills: the run stops instead."""
 
     class Wrapped(CoverageAvg):
         def start(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
@@ -78,5 +78,5 @@ def test_flowers_server_side_wrapper_cannot_pass_for_working(
             return wrapper.start(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(server_app, "CoverageAvg", Wrapped)
-    with pytest.raises(ValueError, match="could not be broadcast"):
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
         federate(LocalGrid(TINY), TINY, tmp_path)

@@ -15,7 +15,7 @@ from common import wire
 from common.config.run import RunConfig
 from common.wire.codecs import CODECS
 from common.wire.rollcall import RollCall, pack_roll_call
-from server.aggregation.norms import NormCheck
+from server.attempt import Attempt
 from server.fleet.roster import Roster
 from server.state.advance import initial_state
 from server.strategy import CoverageAvg
@@ -224,20 +224,21 @@ def _hostile(
 
 
 def _after(
-    replies: Callable[[list[Message], CoverageAvg], Iterator[Message]], codec: str = "float32"
+    replies: Callable[[list[Message], Attempt], Iterator[Message]], codec: str = "float32"
 ) -> CoverageAvg:
     """Return the strategy after a round in which these replies come."""
     config = CONFIG.model_copy(update={"codec": codec})
     grid, roster = OneRound(), Roster(config, LAYOUT, SHAPE)
     roster.start(grid)
     state = initial_state(LAYOUT, THETA, config)
-    strategy = CoverageAvg(config, LAYOUT, roster, state, NormCheck("off"))
-    list(grid.push_messages(strategy.configure_train(1, strategy.arrays(), ConfigRecord(), grid)))
-    strategy.aggregate_train(1, replies(grid.tasks, strategy))
+    strategy = CoverageAvg(config, LAYOUT, roster, state)
+    list(grid.push_messages(strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)))
+    assert strategy._attempt is not None
+    strategy.aggregate_train(1, replies(grid.tasks, strategy._attempt))
     return strategy
 
 
-def _only_the_first(tasks: list[Message], _: CoverageAvg) -> Iterator[Message]:
+def _only_the_first(tasks: list[Message], _: Attempt) -> Iterator[Message]:
     yield Message(_honest(tasks[0]), reply_to=tasks[0])
 
 
@@ -257,13 +258,15 @@ def test_nor_does_one_in_another_codec(codec: str, seed: int) -> None:
 def _attack(codec: str, seed: int) -> None:
     expected = Counter[str]()
 
-    def replies(tasks: list[Message], strategy: CoverageAvg) -> Iterator[Message]:
-        honest, still_open = [_honest(task) for task in tasks], dict(strategy._tasks.open)
+    def replies(tasks: list[Message], attempt: Attempt) -> Iterator[Message]:
+        honest = [_honest(task) for task in tasks]
+        attempt.tasks._enter_by_number()
+        still_open = dict(attempt.tasks._open)
         for reply in _hostile(tasks, honest, np.random.default_rng(seed), expected):
             yield reply
             # The next one shall find its task as this one did.
-            strategy._tasks.open.update(still_open)
-        yield from _only_the_first(tasks, strategy)
+            attempt.tasks._open.update(still_open)
+        yield from _only_the_first(tasks, attempt)
 
     strategy = _after(replies, codec)
     assert strategy.state.theta.tobytes() == _after(_only_the_first, codec).state.theta.tobytes()
@@ -274,9 +277,9 @@ def _attack(codec: str, seed: int) -> None:
 
 
 def test_a_second_answer_is_not_asked_for() -> None:
-    def twice(tasks: list[Message], strategy: CoverageAvg) -> Iterator[Message]:
-        yield from _only_the_first(tasks, strategy)
-        yield from _only_the_first(tasks, strategy)
+    def twice(tasks: list[Message], attempt: Attempt) -> Iterator[Message]:
+        yield from _only_the_first(tasks, attempt)
+        yield from _only_the_first(tasks, attempt)
 
     strategy = _after(twice)
     assert strategy.report.rejections[0] == {"unasked": 1}

@@ -4,18 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from flwr.app import Message
 
 from common.config.sections import EmaConfig
-from common.errors import UserError
-from common.network.unet import layout_of
 from server.app import federate
 from server.record.recorder import Recorder
-from server.state.advance import ServerState, initial_state
-from server.state.checkpoint import checkpoints, load_checkpoint, round_of, save_checkpoint
-from tests.federations import TINY, run, tiny_with
+from server.state.advance import ServerState
+from server.state.checkpoint import checkpoints, round_of
+from tests.federations import run, tiny_with
 from tests.local_grid import LocalGrid
 
 
@@ -76,23 +73,3 @@ def test_the_best_round_is_kept_and_named_also_by_a_run_that_resumes(
         run(tiny_with(fleet="1/2x1", rounds=last, lr_schedule="constant"), tmp_path)
         assert [round_of(path) for path in checkpoints(tmp_path / "checkpoints")] == kept
         assert json.loads((tmp_path / "summary.json").read_text())["best_round"] == 2
-
-
-def test_a_checkpoint_from_before_several_averages_and_server_optimizers_is_read(
-    tmp_path: Path,
-) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    layout = layout_of(TINY.model, 1)
-    theta = np.arange(layout.size, dtype=np.float32)
-    path = save_checkpoint(tmp_path, initial_state(layout, theta, TINY), TINY, layout)
-    written = TINY.to_flat() | {"ema.half-life": 100_000}
-    del written["loss-weight"]
-    metadata = {"format": "1", "round": "0", "layout": layout.digest, "config": json.dumps(written)}
-    tensors = load_file(path) | {"ema": theta}
-    del tensors["moments"]
-    save_file(tensors, path, metadata)
-    assert load_checkpoint(path, TINY, layout).moments.shape == (0, layout.size)
-    assert load_checkpoint(path, TINY, layout).emas.tobytes() == theta.tobytes()
-    with pytest.raises(UserError, match="half-life was '100000', is '7'"):
-        load_checkpoint(path, tiny_with(ema=EmaConfig(half_life=(7,))), layout)

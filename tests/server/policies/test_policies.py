@@ -10,8 +10,9 @@ from common.config.fleet import fleet_codes, parse_fleet
 from common.config.run import RunConfig
 from common.errors import UserError
 from common.submodels.layout import Layout
-from server.fleet.members import muster, request_for
-from server.policies.choose import elementwise, submodel_for
+from server.fleet.assignments import request_for
+from server.fleet.members import fleet_of
+from server.policies.choose import elementwise, looks_at_weights, submodel_for
 from server.policies.fixed import ordered
 from server.policies.registry import POLICIES
 from server.policies.request import GlobalWeights, Request
@@ -99,13 +100,24 @@ def test_magnitude_keeps_the_largest_channels_of_every_atom(k: int) -> None:
             assert inside[name][atom].tolist() == sorted(best)
 
 
+@pytest.mark.parametrize("policy", NAMES)
+def test_it_is_known_which_policies_look_at_the_weights(policy: str) -> None:
+    looks = []
+
+    def theta() -> np.ndarray:
+        looks.append(True)
+        return np.ones(LAYOUT.size, np.float32)
+
+    for k in (1, 3):
+        request = replace(_request(k=k), weights=GlobalWeights(LAYOUT, theta))
+        submodel_for(policy, request)
+    assert bool(looks) == looks_at_weights(policy)
+    assert looks_at_weights("of.another:package")
+
+
 def test_a_policy_may_look_at_the_weights_but_not_change_them() -> None:
     request = _request()
     assert request.weights is not None
-    _inside("rolling", request)
-    assert not request.weights.looked_at
-    _inside("magnitude", request)
-    assert request.weights.looked_at
     with pytest.raises(ValueError, match="read-only"):
         request.weights.theta[0] = 1
 
@@ -137,7 +149,7 @@ def test_covering_draws_every_set_of_positions_equally_often_and_atoms_on_their_
 
 def test_clients_of_a_rate_draw_from_one_pack_in_covering() -> None:
     config = RunConfig(fleet="1/4x4", policy="covering")
-    fleet = muster(parse_fleet(config.fleet), [(0, 0)] * 4)
+    fleet = fleet_of(parse_fleet(config.fleet), [(0, 0)] * 4)
     for round in (1, 2):
         kept = [_inside("covering", request_for(LAYOUT, config, c, round)) for c in fleet]
         for name in LAYOUT.axes:
@@ -223,7 +235,7 @@ def test_published_fleets_have_their_published_density_and_coverage(
 ) -> None:
     config = RunConfig(fleet=fleet, policy="quarters")
     counts = np.zeros(4)
-    for client in muster(parse_fleet(fleet), [(0, 0)] * 10):
+    for client in fleet_of(parse_fleet(fleet), [(0, 0)] * 10):
         for position in _inside("quarters", request_for(LAYOUT, config, client, 1))["a"][0]:
             counts[position] += 1
     assert counts.mean() / 10 == pytest.approx(density)
@@ -233,7 +245,7 @@ def test_published_fleets_have_their_published_density_and_coverage(
 @pytest.mark.parametrize("policy", ["random", "rolling", "covering", "balanced", "ordered"])
 def test_clients_move_when_the_stretch_of_rounds_is_over(policy: str) -> None:
     config = RunConfig(fleet="1x1 1/2x1 1/4x3", policy=policy, refresh_every=3)
-    fleet = muster(parse_fleet(config.fleet), [(0, 0)] * 5)
+    fleet = fleet_of(parse_fleet(config.fleet), [(0, 0)] * 5)
 
     def kept(change: dict[str, int], round: int) -> list[bytes]:
         changed = config.model_copy(update=change)

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from server.coverage.sums import Coverage
-from server.record.recorder import Background, Recorder
+from server.record.background import Background
+from server.record.recorder import Recorder
 from server.record.report import RoundReport
 from server.state.advance import ServerState
 from tests.layouts import chain_layout
+from tests.rounds import state_of
 
-COUNTS = np.zeros(1, dtype=np.int64)
-WEIGHTS = np.zeros(1, dtype=np.float32)
-MASKS = np.zeros((1, 1), dtype=np.uint8)
 COVERAGE = Coverage(chain_layout(), [], np.zeros((0, 3)))
 
 
@@ -33,9 +32,7 @@ class Slow(Recorder):
 
 
 def _record(background: Background, round: int) -> None:
-    several = WEIGHTS[None]
-    state = ServerState(round, WEIGHTS, several, several, COUNTS, COUNTS, COUNTS, 0, MASKS)
-    background.record(state, RoundReport(), COVERAGE)
+    background.record(state_of(round=round), RoundReport(), COVERAGE)
 
 
 def test_a_round_goes_on_while_it_is_recorded_and_rounds_are_recorded_in_order() -> None:

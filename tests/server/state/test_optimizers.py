@@ -7,6 +7,7 @@ from common.submodels.submodel import extract, full_submodel
 from server.aggregation.mean import CoverageFold
 from server.state.advance import ServerState, advance, initial_state
 from tests.layouts import chain_layout
+from tests.rounds import round_of
 
 LAYOUT = chain_layout()
 FULL = full_submodel(LAYOUT)
@@ -21,7 +22,7 @@ def _run(server: ServerConfig) -> tuple[ServerState, np.ndarray]:
     for change in CHANGES:
         fold = CoverageFold(LAYOUT, 1.0)
         fold.add(extract(state.theta + change, FULL), FULL, 1.0, 64)
-        state = advance(state, fold.finish(state.theta), LAYOUT, config)
+        state = advance(state, round_of(fold.finish(state.theta)), LAYOUT, config)
     return state, theta
 
 

@@ -12,6 +12,7 @@ from server.aggregation.mean import CoverageFold
 from server.state.advance import ServerState, advance, initial_state
 from server.state.optimizers import OPTIMIZERS
 from tests.layouts import chain_layout
+from tests.rounds import round_of
 
 LAYOUT = chain_layout()
 RNG = np.random.default_rng(1)
@@ -28,7 +29,7 @@ def _round(
     fold = CoverageFold(LAYOUT, 1.0)
     fold.add(extract(state.theta + np.float32(1), submodel), submodel, 1.0, images)
     config = RunConfig(ema=EmaConfig(half_life=tuple(half_lives), ramp=ramp), server=server)
-    return advance(state, fold.finish(state.theta), LAYOUT, config)
+    return advance(state, round_of(fold.finish(state.theta)), LAYOUT, config)
 
 
 def _submodel(position: int) -> Submodel:

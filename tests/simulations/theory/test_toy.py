@@ -9,7 +9,8 @@ from common.config.fleet import parse_fleet
 from common.config.run import RunConfig
 from common.submodels.submodel import extract
 from server.aggregation.mean import CoverageFold
-from server.fleet.members import muster, request_for
+from server.fleet.assignments import request_for
+from server.fleet.members import fleet_of
 from server.policies.choose import submodel_for
 from simulations.theory.experiments.convergence import Case, constant, limit, power
 from simulations.theory.experiments.pruning import Floor, floor, shape_constant
@@ -59,7 +60,7 @@ def test_the_objective_is_the_clients_weighted_by_their_examples(alpha: float) -
 def test_the_average_is_the_servers() -> None:
     config = RunConfig(fleet=FLEET, policy="random", seed=3)
     rng = np.random.default_rng(0)
-    fleet = muster(parse_fleet(FLEET), [(i, n) for i, n in enumerate((5, 1, 2, 9))])
+    fleet = fleet_of(parse_fleet(FLEET), [(i, n) for i, n in enumerate((5, 1, 2, 9))])
     submodels = [submodel_for("random", request_for(LAYOUT, config, c, 1)) for c in fleet]
     theta = rng.normal(size=LAYOUT.size).astype(np.float32)
     local = rng.normal(size=(4, LAYOUT.size)).astype(np.float32)

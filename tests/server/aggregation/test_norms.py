@@ -2,14 +2,13 @@
 
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
 
 from common.submodels.submodel import extract, full_submodel
 from common.wire.records import WireError
-from server.aggregation.norms import DEVIATIONS, FEWEST, WINDOW, NormCheck
+from server.aggregation.norms import DEVIATIONS, FEWEST, WINDOW, NormCheck, Norms, norms_after
 from tests.layouts import chain_layout
 
 LAYOUT = chain_layout()
@@ -23,9 +22,7 @@ def _update(norm: float) -> np.ndarray:
 
 
 def _check(mode: str, norms: list[float]) -> NormCheck:
-    check = NormCheck(mode)
-    check.learn({"1": norms})
-    return check
+    return NormCheck(mode, [{"1": tuple(norms)}])
 
 
 def test_the_limit_is_the_median_and_deviations_of_the_logarithms() -> None:
@@ -63,12 +60,10 @@ def test_values_that_are_no_numbers_are_refused_before_they_are_measured() -> No
         _check("clip", [1.0] * 9).checked(_update(math.inf), BEFORE, FULL, Fraction(1))
 
 
-def test_only_the_last_rounds_count_and_a_resumed_run_knows_what_it_knew() -> None:
-    norms = [{}, *({"1": [float(i)] * 4} for i in range(9))]
-    rows: list[dict[str, Any]] = [{}, *({"update_norms": each} for each in norms)]
-    resumed, whole = NormCheck("clip", rows), NormCheck("clip")
-    for row in rows[2:]:
-        whole.learn(row["update_norms"])
-    assert resumed.limit("1") == whole.limit("1")
-    last = NormCheck("clip", rows[-WINDOW:])
-    assert last.limit("1") == whole.limit("1")
+def test_only_the_last_rounds_that_had_norms_enter_the_estimate() -> None:
+    norms: list[Norms] = [{}, *({"1": (float(i),) * 4} for i in range(1, 10)), {}]
+    window: tuple[Norms, ...] = ()
+    for each in norms:
+        window = norms_after(window, each)
+    assert window == tuple(norms[10 - WINDOW : 10])
+    assert NormCheck("clip", window).limit("1") < NormCheck("clip", norms[9:10]).limit("1")

@@ -8,7 +8,7 @@ from common.submodels.submodel import Submodel, extract, pruning_error
 from common.wire.codecs import CODECS
 from common.wire.messages import SPEC, VALUES, WEIGHTS, pack_task, spec_for
 from common.wire.records import pack_array
-from server.fleet.tasks import Parcels
+from server.fleet.tasks import Packer
 from tests.layouts import chain_layout
 
 LAYOUT = chain_layout()
@@ -21,10 +21,10 @@ def _at(*positions: int) -> Submodel:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_parcel_is_the_task_that_was_asked_for(codec: str) -> None:
-    parcels = Parcels(THETA, RunConfig(codec=codec), 3)
+def test_what_is_packed_is_the_task_that_was_asked_for(codec: str) -> None:
+    packer = Packer(THETA, RunConfig(codec=codec), 3)
     for submodel in (_at(0, 2), _at(0, 2), _at(1, 2), _at(0, 2), _at(3)):
-        spec, content, error = parcels.pack(submodel)
+        spec, content, error = packer.pack(submodel)
         assert spec == spec_for(submodel, 3, "static", codec)
         values = extract(THETA, submodel)
         expected = pack_task(values, spec)
@@ -34,9 +34,9 @@ def test_a_parcel_is_the_task_that_was_asked_for(codec: str) -> None:
 
 
 def test_neighbours_share_what_they_are_sent_but_not_the_record() -> None:
-    parcels = Parcels(THETA, RunConfig(), 1)
-    first, again = (parcels.pack(_at(0, 2)).content for _ in range(2))
-    other = parcels.pack(_at(1, 2)).content
+    packer = Packer(THETA, RunConfig(), 1)
+    first, again = (packer.pack(_at(0, 2)).content for _ in range(2))
+    other = packer.pack(_at(1, 2)).content
     assert first is not again
     assert first[WEIGHTS] is again[WEIGHTS]
     assert first[WEIGHTS] != other[WEIGHTS]

@@ -1,0 +1,193 @@
+"""One attempt at a round: whom it asks for what, and what has come back.
+
+It is made, sends its tasks (`messages`), takes replies in (`collect`) and, where these are enough,
+says what they amount to (`finish`). Trying again is making another one.
+"""
+
+import gc
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from textwrap import shorten
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from common import wire
+from common.config import RunConfig
+from common.submodels import Layout
+from common.wire import WireError
+from server.coverage import mask_changes
+from server.fleet import (
+    GRACE,
+    OpenTasks,
+    Overdue,
+    Packer,
+    Roster,
+    Task,
+    assignments,
+    participants,
+    required,
+)
+from server.record.report import RoundReport
+from server.state import Round, RoundInput, ServerState
+
+log = logging.getLogger("flwr")
+
+
+class Attempt:
+    """One attempt at a round.
+
+    Making one waits until enough clients are there to be asked, and takes late replies off the
+    grid.
+
+    Args:
+        config: The run's configuration.
+        layout: The full model's layout.
+        state: The state before the round, which stays as it is.
+        roster: Who the clients are; told who failed and whose memory ran out.
+        overdue: The tasks of earlier attempts; those of this one that stay open join them.
+        report: Where everything that happens is written down.
+        grid: Where the clients are.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        layout: Layout,
+        state: ServerState,
+        roster: Roster,
+        overdue: Overdue,
+        report: RoundReport,
+        grid: Grid,
+    ) -> None:
+        self.config = config
+        self.layout = layout
+        self.state = state
+        self.roster = roster
+        self.overdue = overdue
+        self.report = report
+        self.grid = grid
+        self.round = state.round + 1
+        roster.wait(grid)
+        for partition, size in overdue.late(grid):
+            report.received(size)
+            report.reject(partition, "late")
+        fleet, busy = roster.fleet(), overdue.busy()
+        report.begin(sum(not client.present for client in fleet), roster.take_events())
+        clients = participants(fleet, config, self.round)
+        clients = [client for client in clients if client.partition not in busy] or clients
+        chosen = assignments(layout, config, clients, self.round, state.looked_at)
+        self.asked = [each for each in chosen if each.fits]
+        for each in chosen:
+            if not each.fits:
+                partition = each.client.partition
+                report.reject(partition, "too large", "accepts no submodel so large")
+        self.needed = required(config, len(self.asked))
+        self.tasks = OpenTasks()
+        self._input = RoundInput(layout, config, state.theta, state.norms, self.asked)
+        self._deadline = time.monotonic() + config.round_timeout
+
+    def messages(self) -> Iterator[Message]:
+        """Yield each client's task, made only when it is sent: one at a time is in memory."""
+        packer = Packer(self.state.theta, self.config, self.round)
+        for assignment in self.asked:
+            spec, content, error = packer.pack(assignment.submodel)
+            # A client that is away must not train on it when it comes back much later.
+            message = Message(
+                content,
+                assignment.client.node,
+                MessageType.TRAIN,
+                group_id=str(self.round),
+                ttl=self.config.round_timeout + GRACE,
+            )
+            self.tasks.add(
+                Task(
+                    assignment=assignment,
+                    spec=spec,
+                    header=message.metadata,
+                    deadline=self._deadline,
+                )
+            )
+            self.report.sent(assignment.submodel.density, error, wire.payload_bytes(content))
+            yield message
+            # Flower's records refer to themselves: only the collector frees what they carry, and it
+            # counts objects, not bytes. What is this young it finds in no time.
+            del message, content
+            gc.collect(1)
+
+    def collect(self, replies: Iterable[Message]) -> bool:
+        """Take replies in until there are enough or no more come, and say whether they are enough.
+
+        The attempt is over then: tasks that are still open are overdue.
+        """
+        closed = False
+        may_close = self.config.min_replies > 0 and self.config.close_early
+        for reply in replies:
+            started = time.perf_counter()
+            self._take(reply)
+            del reply  # see `messages`
+            gc.collect(1)
+            self.report.aggregated(time.perf_counter() - started)
+            closed = may_close and self.report.replied >= self.needed
+            if closed and self.tasks:
+                break
+        silent = self.tasks.close()
+        self.overdue.add(silent, given_up=not closed)
+        for task in silent:
+            self.report.reject(task.partition, "no reply", "no reply")
+        failures = self.report.failures
+        asked = {each.client.partition for each in self.asked}
+        self.roster.heard(asked, asked & failures.keys())
+        for partition, reason in sorted(failures.items()):
+            log.warning("round %d: client %d failed: %s", self.round, partition, reason)
+        return self.report.replied >= self.needed
+
+    def finish(self) -> Round:
+        """Return the round that the replies amount to, and complete the report."""
+        started = time.perf_counter()
+        round = self._input.finish(self.roster.limits)
+        change = mask_changes(self.layout, self.state.masks[round.partitions], round.held())
+        self.report.aggregated(time.perf_counter() - started)
+        self.report.finish(round.norms, round.limits, change)
+        return round
+
+    def complaint(self) -> str:
+        """Say in one line why the round is not complete."""
+        return self.report.complaint(self.round, self.needed)
+
+    def _take(self, reply: Message) -> None:
+        """Check one reply and take it in, or note why not."""
+        if reply.has_content():
+            self.report.received(wire.payload_bytes(reply.content))
+        partition, task = self.tasks.claim(reply)
+        if task is None:
+            self.report.reject(partition, "unasked")
+        elif reply.has_error():
+            # Flower sends whole tracebacks; what happened is in the last line.
+            reason = (reply.error.reason or "no reason given").strip().splitlines()[-1]
+            self.report.reject(partition, "error", shorten(reason, 200, placeholder=" …"))
+        else:
+            self._use(reply, task)
+
+    def _use(self, reply: Message, task: Task) -> None:
+        """Take in what a task's client has sent, or note why not."""
+        assignment = task.assignment
+        client, submodel = assignment.client, assignment.submodel
+        try:
+            answer = wire.unpack_reply(reply.content, task.spec, submodel)
+            values = wire.trained(answer, task.spec, submodel, self.state.theta)
+            self._input.add(assignment, values, answer.images)
+        except wire.TooLargeError as error:
+            limit = Fraction(error.k, self.layout.atom)
+            self.roster.lower(client.partition, limit)
+            text = f"out of memory at rate {client.rate}, can do {limit}"
+            self.report.reject(client.partition, error.reason, text)
+        except WireError as error:
+            self.report.reject(client.partition, error.reason, f"refused: {error}")
+        except ValueError as error:
+            self.report.reject(client.partition, "not-finite", f"refused: {error}")
+        else:
+            self.report.used(answer.loss, assignment.weight, answer.seconds)
