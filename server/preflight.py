@@ -11,7 +11,7 @@ from common.submodels import Layout
 from server.evaluation.distances import NEIGHBOURS
 from server.evaluation.torchscript import load_network
 from server.fleet import fleet_of, request_for
-from server.policies import GlobalWeights, coverage_layout, submodel_for
+from server.policies import GlobalWeights, policy_named, submodel_for
 from server.pretrained.start import starting_weights
 
 
@@ -65,7 +65,7 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
         )
     if config.evaluation.features != "classifier":
         load_network(config.evaluation.features)
-    layout = coverage_layout(config.policy, layout_of(config.model, channels))
+    layout = policy_named(config.policy).coverage_layout(layout_of(config.model, channels))
     rates = config.client_rates
     if len(rates) > len(train):
         raise UserError(

@@ -25,12 +25,11 @@ from common.data import load_dataset
 from common.diffusion import SAMPLERS, Denoiser
 from common.files import write_json
 from common.network import submodel_denoiser
-from common.seeding import SERVER, rng_for
-from common.submodels import Layout, Submodel, full_submodel
+from common.submodels import Layout, Submodel, full_submodel, narrowed
 from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
 from server.evaluation.build import evaluator_for
-from server.policies import Request, elementwise, submodel_for
+from server.policies import policy_named
 from server.record.history import History, HistoryRow, best_round
 from server.record.pictures import save_grid
 from server.record.report import RoundReport
@@ -174,7 +173,8 @@ class Recorder:
 
     def _widths(self) -> tuple[Fraction, ...]:
         """Return the widths that the fleet trains; masked submodels all have the full one."""
-        return () if elementwise(self.config.policy) else self.config.client_rates
+        masked = policy_named(self.config.policy).single_weights
+        return () if masked else self.config.client_rates
 
     def summarise(self, state: ServerState) -> dict[str, Any]:
         """Judge every width by every average, name what samples best, write `summary.json`."""
@@ -224,8 +224,7 @@ class Recorder:
 
 def evaluation_submodel(layout: Layout, rate: Fraction) -> Submodel:
     """Return the submodel by which a width is judged: the first positions of every atom."""
-    rng = rng_for(0, 0, SERVER, "unused by static")
-    return submodel_for("static", Request(layout, layout.kept_per_atom(rate), 0, 1, 1, rng))
+    return narrowed(full_submodel(layout), layout.kept_per_atom(rate))
 
 
 def _nan_last(value: float) -> float:

@@ -15,7 +15,7 @@ from common.data import load_dataset
 from common.errors import UserError
 from common.files import atomic_write
 from common.network import layout_of
-from server.policies import coverage_layout
+from server.policies import policy_named
 from server.state import checkpoints, load_checkpoint
 from simulations.archive.trained import Run, read_run
 from simulations.pictures.coverage import coverage_figure
@@ -81,7 +81,7 @@ def coverage(run: Run) -> Figure:
     """Draw how often each layer was trained in a run, and how that came about."""
     config = run.config
     full = layout_of(config.model, load_dataset(config.data, config.shape).train.image_shape[0])
-    layout = coverage_layout(config.policy, full)
+    layout = policy_named(config.policy).coverage_layout(full)
     state = load_checkpoint(checkpoints(run.path / "checkpoints")[-1], config, layout)
     title = f"{run.name}: policy {config.policy}, fleet {config.fleet}, {state.round} rounds"
     return coverage_figure(layout, state.counts, state.round, run.rows[1:], title)

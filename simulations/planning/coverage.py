@@ -24,8 +24,6 @@ from server.fleet import fleet_of, participants, request_for
 from server.policies import (
     GlobalWeights,
     bitmask_of,
-    coverage_layout,
-    looks_at_weights,
     policy_named,
 )
 from server.preflight import rehearse
@@ -82,14 +80,14 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
         UserError: The fleet, the policy and the model do not fit together.
     """
     channels = load_dataset(config.data, config.shape).train.image_shape[0]
-    layout = coverage_layout(config.policy, layout_of(config.model, channels))
+    policy = policy_named(config.policy)
+    layout = policy.coverage_layout(layout_of(config.model, channels))
     rehearse(config, layout, channels)
     rates = config.client_rates
     fleet = fleet_of(rates, [(0, 0)] * len(rates))
     weights = GlobalWeights(layout, lambda: starting_weights(config, channels))
     counts, last = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
     masks, changes, updates, rows = no_masks(layout, config), np.empty(0), 0, []
-    policy = policy_named(config.policy)
     for round in range(1, rounds + 1):
         clients = participants(fleet, config, round)
         asked = [client.partition for client in clients]
@@ -114,7 +112,7 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
             }
         )
     layers = by_layer(layout, rounds, updates, counts, last, changes)
-    return Plan(layout, rounds, counts, rows, layers, looks_at_weights(config.policy))
+    return Plan(layout, rounds, counts, rows, layers, policy.by_weights)
 
 
 def _counts(layout: Layout, masks: Counter[bytes]) -> Int64[np.ndarray, " coverage"]:
