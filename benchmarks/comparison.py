@@ -50,8 +50,6 @@ ROWS: dict[str, Keys] = {
     "sandwich by the strong": STRONG,
     "rolling, sandwich by the strong": {"policy": "rolling", **STRONG},
     "balanced, sandwich by the strong": {"policy": "balanced", **STRONG},
-    "distill by the strong": {**STRONG, "local-widths": "distill"},
-    "time embedding whole": {**STRONG, "model.keep-whole": "time"},
     **{
         policy: {"policy": policy, "local-widths": "own"}
         for policy in ("rolling", "balanced", *OTHERS, "element-magnitude")
@@ -78,8 +76,6 @@ SETTINGS = {
             "shrink",
             *OTHERS,
             "sandwich",
-            "distill by the strong",
-            "time embedding whole",
             "element-magnitude",
         ),
     ),

@@ -44,11 +44,11 @@ class Workload:
             submodel_for(
                 policy,
                 Request(
-                    self.layout,
-                    self.layout.kept_per_atom(rate),
-                    rates[:i].count(rate),
-                    rates.count(rate),
-                    round=1,
+                    layout=self.layout,
+                    k=self.layout.kept_per_atom(rate),
+                    index=rates[:i].count(rate),
+                    count=rates.count(rate),
+                    stretch=1,
                     rng=np.random.default_rng(i),
                 ),
             )

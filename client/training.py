@@ -74,9 +74,8 @@ def train_locally(
     if isinstance(submodel, MaskedSubmodel):
         pruned = own.ordered(torch.from_numpy(~submodel.mask).to(device))
     nested = _nested_models(own, submodel, config, channels)
-    rate = learning_rate(config, round) * float(submodel.rate) ** config.rates.learning_rate
     shortest = shortest_time(config, float(submodel.rate))
-    optimizer = AdamW(own.theta, own.gradient, rate, config.weight_decay)
+    optimizer = AdamW(own.theta, own.gradient, learning_rate(config, round), config.weight_decay)
     losses: list[Tensor] = []
     # nn.Dropout draws from torch's global generator, which then has to be this client's own.
     drops = config.model.dropout > 0
@@ -85,25 +84,19 @@ def train_locally(
             torch.manual_seed(int(rng.integers(2**63 - 1)))
         for _ in range(config.local_steps):
             batch = draw_batch(data, config, rng, generator, shortest).to(device)
-            models = widths_of_step((own, None), nested, config.local_widths, rng)
-            for model, place in models:
-                if place is not None:
-                    torch.index_select(own.theta, 0, place, out=model.theta)
-            loss = backward([model for model, _ in models], batch, config)
-            if models[0][1] is None:
-                losses.append(loss)
-            else:  # the client's own width sits this step out
-                own.gradient.zero_()
-            for model, place in models:
-                if place is not None:
-                    own.gradient.index_add_(0, place, model.gradient)
+            narrower = sandwiched(nested, rng)
+            for model, place in narrower:
+                torch.index_select(own.theta, 0, place, out=model.theta)
+            losses.append(backward([own, *(model for model, _ in narrower)], batch, config))
+            for model, place in narrower:
+                own.gradient.index_add_(0, place, model.gradient)
             if pruned is not None:
                 own.gradient.masked_fill_(pruned, 0.0)
             own.gradient.mul_((config.grad_clip / (own.gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
     return LocalResult(
         kept(own.in_layout(own.theta).cpu().numpy(), submodel),
-        float(torch.stack(losses).mean()) if losses else math.nan,
+        float(torch.stack(losses).mean()),
         config.local_steps * config.batch_size,
         time.perf_counter() - started,
     )
@@ -112,23 +105,19 @@ def train_locally(
 def backward(models: list[FlatModel], batch: Batch, config: RunConfig) -> Tensor:
     """Compute the gradient of a batch's mean loss over some widths; return the first one's loss.
 
-    The mean is that of the whole batch, however many micro-batches it is computed in. To "distill",
-    the first width's prediction takes the noise's place for the others (in-place distillation, Yu
-    and Huang 2019): they learn the mean that it has found, without the noise of single examples.
+    The mean is that of the whole batch, however many micro-batches it is computed in.
     """
     for model in models:
         model.prepare()
     first = torch.zeros((), device=batch.x0.device)
     for part, share in batch.parts(config.train.accumulate):
-        x, target = perturb(part.x0, part.t, part.noise), part.noise
+        x = perturb(part.x0, part.t, part.noise)
         for model in models:
             predicted = model.denoiser(x, part.t, **part.classes())
-            loss = weighted_error(predicted, target, part.t, config.loss_weight).mean() * share
+            loss = weighted_error(predicted, part.noise, part.t, config.loss_weight).mean() * share
             (loss / len(models)).backward()
             if model is models[0]:
                 first += loss.detach()
-                if config.local_widths == "distill":
-                    target = predicted.detach()
     for model in models:
         model.finish()
     return first
@@ -150,7 +139,7 @@ def learning_rate(config: RunConfig, round: int) -> float:
 
 def _nested_models(
     own: FlatModel, submodel: Submodel, config: RunConfig, channels: int
-) -> list[tuple[FlatModel, Tensor | None]]:
+) -> list[tuple[FlatModel, Tensor]]:
     """Return the fleet's narrower widths nested in a client's own, with their places in its vector.
 
     A masked submodel has none: it is not a width.
@@ -163,7 +152,7 @@ def _nested_models(
     if not narrower:
         return []
     device = own.theta.device
-    models: list[tuple[FlatModel, Tensor | None]] = []
+    models: list[tuple[FlatModel, Tensor]] = []
     places = own.in_layout(torch.arange(submodel.size, device=device))
     for k in narrower:
         inner = narrowed(submodel, k)
@@ -173,22 +162,15 @@ def _nested_models(
     return models
 
 
-def widths_of_step(own: _T, nested: list[_T], widths: str, rng: np.random.Generator) -> list[_T]:
-    """Return the widths that one step trains, the client's own first.
+def sandwiched(nested: list[_T], rng: np.random.Generator) -> list[_T]:
+    """Return the widths that a step trains beside the client's own: the narrowest and one between.
 
-    "sandwich" is the sandwich rule (Yu and Huang 2019, section 3.1): the widest, the narrowest and
-    one drawn from those between. "distill" takes the same, and "alternate" one width at a time.
+    The sandwich rule (Yu and Huang 2019, section 3.1).
 
     Args:
-        own: The client's own width.
-        nested: The narrower ones, from wide to narrow.
-        widths: The configuration's `local_widths`.
+        nested: The widths narrower than the client's own, from wide to narrow; may be none.
         rng: This client's stream.
     """
-    if not nested:
-        return [own]
-    if widths == "alternate":
-        return [own] if rng.random() < 0.5 else [nested[rng.integers(len(nested))]]
-    *between, narrowest = nested
+    between = nested[:-1]
     drawn = [between[rng.integers(len(between))]] if between else []
-    return [own, *drawn, narrowest]
+    return [*drawn, *nested[-1:]]

@@ -12,7 +12,7 @@ from common.data import Splits, load_dataset
 from common.diffusion import Denoiser
 from common.network import layout_of, submodel_denoiser
 from common.submodels import Layout, submodel_of_rate
-from server.policies import coverage_layout
+from server.policies import policy_named
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +35,8 @@ class Setting:
     @cached_property
     def layout(self) -> Layout:
         """The full model's layout, in which the policy's coverage is counted."""
-        return coverage_layout(
-            self.config.policy, layout_of(self.config.model, self.image_shape[0])
-        )
+        plain = layout_of(self.config.model, self.image_shape[0])
+        return policy_named(self.config.policy).coverage_layout(plain)
 
     def denoiser(self, theta: Float32[np.ndarray, "P"], rate: Fraction = Fraction(1)) -> Denoiser:
         """Return the network of a width of some global weights: how every width is judged and used.

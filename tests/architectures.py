@@ -68,9 +68,6 @@ CONCATENATED = Architecture(
     ModelConfig(widths=(64, 32, 32), groups=8, attention=(0,), mid_attention=False), 3, 8
 )
 TINY = Architecture(ModelConfig(widths=(8, 16), groups=2, attention=(1,)), 1, 8)
-WHOLE_TIME = Architecture(
-    ModelConfig(widths=(8, 16), groups=2, attention=(1,), num_classes=5, keep_whole="time"), 1, 8
-)
 
 ALL = {
     "digits": DIGITS,
@@ -78,5 +75,4 @@ ALL = {
     "unequal": UNEQUAL,
     "concatenated": CONCATENATED,
     "tiny": TINY,
-    "whole-time": WHOLE_TIME,
 }

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from common.config.fleet import parse_fleet
+from common.config.removed import without_removed
 from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
@@ -36,7 +37,7 @@ class RunConfig(Section):
     rounds a client keeps the same channels, 0 is all; `participants` "full" sends everybody home
     who cannot hold the full model; `clients_per_round` 0 means all; `threads` is torch's thread
     count in a client;
-    `local_widths` says which widths a client trains: its own, by turns, or several in each step;
+    `local_widths` says which widths a client trains: its own, or several in each step;
     `init` is where the weights start: at random, or ``diffusers:FOLDER`` for those of a model.
     """
 
@@ -50,7 +51,7 @@ class RunConfig(Section):
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     lr_schedule: Literal["constant", "cosine"] = "cosine"
-    local_widths: Literal["own", "alternate", "sandwich", "distill"] = "sandwich"
+    local_widths: Literal["own", "sandwich"] = "sandwich"
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(1.0, gt=0)
     fleet: str = "1x2 1/2x3 1/4x3"
@@ -101,10 +102,10 @@ class RunConfig(Section):
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> "RunConfig":
-        """Build the tree from dotted kebab-case keys.
+        """Build the tree from dotted kebab-case keys, of this or earlier versions.
 
         Raises:
-            UserError: A key is unknown or a value is not allowed; the line names the key.
+            UserError: A key is unknown or was taken out, or a value is not allowed; it is named.
         """
         tree: dict[str, Any] = {}
         for key, value in flat.items():
@@ -119,13 +120,13 @@ class RunConfig(Section):
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> "RunConfig":
-        """Build the configuration from nested tables, as TOML gives them.
+        """Build the tree from nested tables, as TOML gives them, of this or earlier versions.
 
         Raises:
-            UserError: A key is unknown or a value is not allowed; the line names the key.
+            UserError: A key is unknown or was taken out, or a value is not allowed; it is named.
         """
         try:
-            config = cls.model_validate(tree)
+            config = cls.model_validate(without_removed(tree))
         except ValidationError as error:
             raise UserError(_one_line(error, cls)) from None
         _ = config.client_rates  # a fleet that does not parse is refused here

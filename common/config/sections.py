@@ -37,8 +37,6 @@ class ModelConfig(Section):
     attention; `head_dim` 0 means a single head; `num_classes` 0 means unconditional. With
     `label_dropout` that share of the labels is hidden in training behind a null class, whose
     embedding is one more row, after those of the classes: what classifier-free guidance needs.
-    `keep_whole` names what no submodel cuts: with "time" the time embedding stays at full width in
-    all of them.
     """
 
     widths: IntList = (32, 64)
@@ -54,7 +52,6 @@ class ModelConfig(Section):
     flip_sin_to_cos: bool = True
     downsample_padding: int = Field(1, ge=0, le=1)
     mid_attention: bool = True
-    keep_whole: Literal["", "time"] = ""
 
     @property
     def class_rows(self) -> int:
@@ -133,12 +130,9 @@ class ServerConfig(Section):
 class RatesConfig(Section):
     """What depends on a client's model rate r.
 
-    Its weight in the average and its learning rate are multiplied by r to the power of `weight` and
-    of `learning_rate`; it trains on clock readings from `noise_floor` (1 - r) up, as a narrow
-    network learns high noise well and low noise badly.
+    It trains on clock readings from `noise_floor` (1 - r) up, as a narrow network learns high noise
+    well and low noise badly; from r = `several_widths` up it trains what `local_widths` says.
     """
 
-    weight: float = Field(0.0, ge=0)
-    learning_rate: float = Field(0.0, ge=0)
     noise_floor: float = Field(0.0, ge=0, lt=1)
     several_widths: float = Field(1.0, ge=0, le=1)

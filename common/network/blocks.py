@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.config import ModelConfig
 from common.errors import UserError
-from common.network.layers import Conv2d, Features, GroupNorm, Linear, Plan, full_width
+from common.network.layers import Conv2d, GroupNorm, Linear, Plan, full_width
 from common.submodels import Channels
 
 FEW_POSITIONS = 64
@@ -28,7 +28,7 @@ class ResnetBlock(nn.Module):
     """
 
     def __init__(
-        self, plan: Plan, arch: ModelConfig, name: str, inp: Channels, size: int, temb: Features
+        self, plan: Plan, arch: ModelConfig, name: str, inp: Channels, size: int, temb: Channels
     ) -> None:
         super().__init__()
         hidden = plan.axis(f"{name}.hidden", size)
@@ -140,15 +140,12 @@ class Block(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Two linear maps with a SiLU between, from sinusoids to the embedding all blocks share.
+    """Two linear maps with a SiLU between, from sinusoids to the embedding all blocks share."""
 
-    Kept whole it has no axes, so that every submodel holds all of it.
-    """
-
-    def __init__(self, plan: Plan, inp: int, size: int, whole: bool) -> None:
+    def __init__(self, plan: Plan, inp: int, size: int) -> None:
         super().__init__()
-        hidden: Features = size if whole else plan.axis("time.hidden", size)
-        self.out: Features = size if whole else plan.axis("time.out", size)
+        hidden = plan.axis("time.hidden", size)
+        self.out = plan.axis("time.out", size)
         self.linear_1 = Linear(plan, inp, hidden)
         self.linear_2 = Linear(plan, hidden, self.out)
 

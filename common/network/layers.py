@@ -144,11 +144,11 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Embedding(nn.Embedding):
-    """A table of class embeddings whose features lie on a channel axis, or are all kept."""
+    """A table of class embeddings whose features lie on a channel axis."""
 
-    def __init__(self, plan: Plan, count: int, out: Features) -> None:
+    def __init__(self, plan: Plan, count: int, out: Channels) -> None:
         super().__init__(count, plan.width(out))
-        self.channels = {"weight": (FIXED, axes_of(out))}
+        self.channels = {"weight": (FIXED, out)}
 
 
 def take_input_scales(model: nn.Module) -> dict[str, float]:

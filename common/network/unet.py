@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from common.config import ModelConfig
 from common.errors import UserError
 from common.network.blocks import Attention, Block, Downsample, ResnetBlock, TimeEmbedding, Upsample
-from common.network.layers import Conv2d, Embedding, Features, GroupNorm, Plan, read_layout
+from common.network.layers import Conv2d, Embedding, GroupNorm, Plan, read_layout
 from common.submodels import Channels, Layout
 
 
@@ -60,9 +60,7 @@ class ScoreUNet(nn.Module):
         plan = self.plan = Plan(widths, scaler)
         x = plan.axis("conv_in", arch.widths[0])
         self.conv_in = Conv2d(plan, image_channels, x, padding=1)
-        self.time_embedding = TimeEmbedding(
-            plan, arch.widths[0], 4 * arch.widths[0], whole=arch.keep_whole == "time"
-        )
+        self.time_embedding = TimeEmbedding(plan, arch.widths[0], 4 * arch.widths[0])
         temb = self.time_embedding.out
         self.class_embedding = Embedding(plan, arch.class_rows, temb) if arch.num_classes else None
 
@@ -111,7 +109,7 @@ class ScoreUNet(nn.Module):
         name: str,
         inp: Channels,
         size: int,
-        temb: Features,
+        temb: Channels,
         level: int,
     ) -> Channels:
         """Append a resnet block, and attention where the level has it; return the output's axes."""

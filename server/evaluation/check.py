@@ -81,7 +81,7 @@ def check_features(
     sets = {
         "undamaged": images,
         "noisy": (images + NOISE * noise).clamp(-1, 1),
-        "blurred": _blurred(images, PASSES),
+        "blurred": blurred(images, PASSES),
         "pure_noise": noise.clamp(-1, 1),
     }
     present = np.unique(kinds)
@@ -100,8 +100,8 @@ def check_features(
     return FeatureCheck(distances, faults)
 
 
-def _blurred(images: Images, passes: int) -> Images:
-    """Average with neighbours, 1 2 1 across and down, some times; edges are repeated."""
+def blurred(images: Images, passes: int) -> Images:
+    """Average images with their neighbours, 1 2 1 across and down, so many times."""
     line = torch.tensor([1.0, 2.0, 1.0])
     kernel = (line[:, None] * line / 16).expand(images.shape[1], 1, 3, 3)
     for _ in range(passes):

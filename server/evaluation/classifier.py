@@ -7,7 +7,6 @@ the data's own training split sees what matters in 8x8 digits, costs seconds and
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -82,7 +81,7 @@ class FeatureExtractor:
 
     def __init__(self, splits: Splits) -> None:
         self.kinds = kinds_of(splits)
-        train = replace(splits.train, labels=self.kinds.train, num_classes=self.kinds.count)
+        train = self.kinds.lesson(splits.train)
         with torch.device("meta"):  # a skeleton; drawing weights would advance global randomness
             self._classifier = Classifier(train.image_shape, train.num_classes)
         key = {
@@ -116,8 +115,9 @@ class FeatureExtractor:
         return torch.from_numpy(cached_arrays(f"features-{train.name}", key, build)["features"])
 
     def probabilities(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N K"]:
-        """Probability of each kind for images in [-1, 1]."""
-        return self._batched(self._classifier, images).double().softmax(dim=1)
+        """Probability of each kind for images in [-1, 1], given that it is one of them."""
+        logits = self._batched(self._classifier, images)[:, : self.kinds.count]
+        return logits.double().softmax(dim=1)
 
     @torch.no_grad()
     def _batched(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -3,11 +3,11 @@
 Where a data set has classes they are its kinds. A flat folder of pictures has none, and a
 classifier of one class learns nothing; then images are grouped by what they look like, and the
 groups are the kinds: clusters as labels (Caron et al. 2018, "Deep Clustering for Unsupervised
-Learning of Visual Features"), here of small copies of the images and once. `python -m benchmarks
-features` has what that is worth beside the classes.
+Learning of Visual Features"), here of small copies of the images and once. Clusters are told apart
+by what is coarse, so blurred copies are one kind more: to know these, fine detail has to be seen.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 from torch.nn import functional
 
-from common.data import Splits
+from common.data import ImageData, Splits
 from common.seeding import SERVER, rng_for
+from server.evaluation.check import blurred
 
 SIDE = 8
 """Images are grouped as they look at no more than so many pixels a side."""
@@ -28,7 +29,8 @@ MOST, IMAGES_EACH = 20, 10
 STARTS, STEPS = 4, 30
 
 
-class Kinds(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Kinds:
     """Which kind each image is of.
 
     Attributes:
@@ -42,6 +44,20 @@ class Kinds(NamedTuple):
     train: Int64[np.ndarray, " N"]
     test: Int64[np.ndarray, " M"]
     clustered: bool
+
+    def lesson(self, train: ImageData) -> ImageData:
+        """Return what the classifier learns from: the training images as the kinds they are.
+
+        With clusters as many blurred copies follow, of all strengths, as a kind K.
+        """
+        if not self.clustered:
+            return train
+        sharp = torch.from_numpy(train.images)
+        copies = [blurred(sharp[first::4], 1 + first) for first in range(4)]
+        images = torch.cat([sharp, *copies]).numpy()
+        extra = np.full(len(images) - len(train), self.count, dtype=np.int64)
+        labels = np.concatenate([self.train, extra])
+        return replace(train, images=images, labels=labels, num_classes=self.count + 1)
 
 
 def kinds_of(splits: Splits) -> Kinds:

@@ -74,8 +74,7 @@ def assignments(
 
 def weight_of(client: Client, config: RunConfig) -> float:
     """Return a client's weight in the average."""
-    weight = client.examples if config.weighting == "examples" else 1
-    return float(weight * client.rate**config.rates.weight)
+    return float(client.examples) if config.weighting == "examples" else 1.0
 
 
 def request_for(
@@ -97,16 +96,16 @@ def request_for(
     stretch = stretch_of(config, round)
     codes = _codes(config.fleet)
     return Request(
-        layout,
-        layout.kept_per_atom(client.rate),
-        client.index,
-        client.count,
-        stretch,
-        rng_for(config.seed, stretch, client.partition, "extraction"),
-        config.seed,
-        tuple(layout.kept_per_atom(rate) for rate in _rates(config.fleet)),
-        codes[client.partition] if codes else 0,
-        weights,
+        layout=layout,
+        k=layout.kept_per_atom(client.rate),
+        index=client.index,
+        count=client.count,
+        stretch=stretch,
+        rng=rng_for(config.seed, stretch, client.partition, "extraction"),
+        seed=config.seed,
+        widths=tuple(layout.kept_per_atom(rate) for rate in _rates(config.fleet)),
+        code=codes[client.partition] if codes else 0,
+        weights=weights,
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from common.config import RunConfig
-from server.policies import looks_at_weights
+from server.policies import policy_named
 
 
 def stretch_of(config: RunConfig, round: int) -> int:
@@ -34,7 +34,7 @@ def anchor_after(
         theta: The weights before it.
         anchor: What was kept before it.
     """
-    if begins_stretch(config, round + 1) or not looks_at_weights(config.policy):
+    if begins_stretch(config, round + 1) or not policy_named(config.policy).by_weights:
         return None
     return theta if anchor is None else anchor
 

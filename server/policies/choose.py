@@ -6,39 +6,15 @@ knows which of them is running.
 
 import re
 from functools import cache
-from typing import cast
 
 import numpy as np
 
 from common.errors import UserError
-from common.submodels import Layout, Submodel, by_coordinate, masked_submodel
+from common.submodels import Layout, Submodel, masked_submodel
 from server.policies.core import with_core
 from server.policies.foreign import foreign_policy, offered
-from server.policies.registry import BY_WEIGHTS, POLICIES
-from server.policies.request import (
-    GlobalWeights,
-    Mask,
-    Policy,
-    Positions,
-    Request,
-    StructuredPolicy,
-)
-
-__all__ = [
-    "POLICIES",
-    "GlobalWeights",
-    "Mask",
-    "Policy",
-    "Positions",
-    "Request",
-    "assigned",
-    "bitmask_of",
-    "coverage_layout",
-    "elementwise",
-    "looks_at_weights",
-    "policy_named",
-    "submodel_for",
-]
+from server.policies.registry import POLICIES
+from server.policies.request import Mask, Policy, Positions, Request
 
 
 def submodel_for(policy: str, request: Request) -> Submodel:
@@ -71,39 +47,24 @@ def bitmask_of(layout: Layout, choice: Positions | Mask) -> bytes:
     return np.packbits(bits).tobytes()
 
 
-def elementwise(policy: str) -> bool:
-    """Return whether a policy chooses single coordinates."""
-    return policy in POLICIES and policy.startswith("element-")
-
-
-def looks_at_weights(policy: str) -> bool:
-    """Return whether a policy may choose by the global weights; so may any of another package."""
-    name = re.sub(r"^(core\d*\+)+", "", policy)
-    return name not in POLICIES or name in BY_WEIGHTS
-
-
-def coverage_layout(policy: str, layout: Layout) -> Layout:
-    """Return the layout in which a policy's coverage is counted."""
-    return by_coordinate(layout) if elementwise(policy) else layout
-
-
 @cache
 def policy_named(name: str) -> Policy:
     """Return a policy by its name.
 
     Args:
-        name: One of ours, of an entry point, or ``package.module:function``; with a core of one or
+        name: One of ours, of an entry point, or ``package.module:name``; with a core of one or
             more positions as ``core+NAME`` and ``core2+NAME``.
 
     Raises:
         UserError: There is no such policy; the line lists those that there are.
     """
     if core := re.fullmatch(r"core(\d*)\+(.+)", name):
-        if elementwise(core[2]):
+        inner = policy_named(core[2])
+        if inner.single_weights:
             raise UserError(f"policy: '{name}' has a core of channels, {core[2]} no channels")
-        return with_core(int(core[1] or 1), cast(StructuredPolicy, policy_named(core[2])))
+        return with_core(int(core[1] or 1), inner)
     policy = POLICIES.get(name) or foreign_policy(name)
     if policy is None:
         names = ", ".join([*POLICIES, *offered(), "core+POLICY"])
-        raise UserError(f"policy: '{name}' is not one of {names} or package.module:function")
+        raise UserError(f"policy: '{name}' is not one of {names} or package.module:name")
     return policy

@@ -4,16 +4,17 @@ from dataclasses import replace
 from functools import cache
 from itertools import accumulate
 from math import prod
+from typing import cast
 
 import numpy as np
 
 from common.submodels import Axis, Layout, Parameter, Submodel, extract
 from server.policies.fixed import static
-from server.policies.request import GlobalWeights, Positions, Request, StructuredPolicy
+from server.policies.request import GlobalWeights, Policy, Positions, Request
 
 
-def with_core(core: int, policy: StructuredPolicy) -> StructuredPolicy:
-    """Return the policy that keeps positions 0 … core-1 and lets another choose among the others.
+def with_core(core: int, policy: Policy) -> Policy:
+    """Return the policy that keeps positions 0 … core-1 and lets one of channels choose the others.
 
     The other policy is asked as if the core did not exist: for a model without it, of smaller
     atoms. Clients of no more than `core` channels in an atom keep the first of them, as `static`.
@@ -31,9 +32,12 @@ def with_core(core: int, policy: StructuredPolicy) -> StructuredPolicy:
             widths=tuple(k - core for k in request.widths if k > core),
             weights=weights and GlobalWeights(layout, lambda: extract(weights.theta, rest)),
         )
-        return {name: _prefixed(core, positions) for name, positions in policy(inner).items()}
+        return {
+            name: _prefixed(core, positions)
+            for name, positions in cast(Positions, policy(inner)).items()
+        }
 
-    return chosen
+    return replace(policy, choose=chosen)
 
 
 def _prefixed(core: int, positions: np.ndarray) -> np.ndarray:

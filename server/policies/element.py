@@ -29,7 +29,7 @@ def element_magnitude_global(request: Request) -> Mask:
 
 
 def element_random(request: Request) -> Mask:
-    """Draw the kept weights of every layer, independently for each client and round."""
+    """Draw the kept weights of every layer, independently for each client and stretch."""
     return _largest_of_each(request, request.rng.random(request.layout.size, dtype=np.float32))
 
 

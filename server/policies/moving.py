@@ -1,4 +1,4 @@
-"""Policies that move the kept positions from round to round, without a design for pairs."""
+"""Policies that move the kept positions from stretch to stretch, without a design for pairs."""
 
 from math import gcd
 
@@ -10,12 +10,12 @@ from server.policies.request import Positions, Request, all_atoms, by_axis, ever
 
 
 def rolling(request: Request) -> Positions:
-    """Shift the window by one each round, alike on every axis (FedRolex, Alam et al. 2022, eq. 3).
+    """Shift the window by one a stretch, alike on every axis (FedRolex, Alam et al. 2022, eq. 3).
 
     Because all axes move in lockstep, a weight joining positions p and q is covered only if some
     window holds both: at k = 1 only the pairs (p, p) ever are.
     """
-    window = (np.arange(request.k) + request.round - 1) % request.layout.atom
+    window = (np.arange(request.k) + request.stretch - 1) % request.layout.atom
     return everywhere(request.layout, window)
 
 

@@ -1,8 +1,6 @@
-"""Extraction policies: which channels a client keeps in a round, one function each.
+"""Extraction policies by name: which channels or weights a client keeps, one function each.
 
-A policy is a function from a `Request` to positions within atoms, and deterministic in it, so an
-assignment can be recomputed at any time. Those called ``element-…`` choose single weights instead.
-To add one to the program, write the function and give it a name here; `server.policies.choose`
+To add one to the program, write its function and give it a name here; `server.policies.choose`
 finds those of other packages.
 """
 
@@ -18,21 +16,20 @@ from server.policies.quarters import quarters, quarters_ranked
 from server.policies.request import Policy
 
 POLICIES: dict[str, Policy] = {
-    "full": full,
-    "static": static,
-    "ordered": ordered,
-    "rolling": rolling,
-    "random": random,
-    "random-shared": random_shared,
-    "covering": covering,
-    "balanced": balanced,
-    "magnitude": magnitude,
-    "quarters": quarters,
-    "quarters-ranked": quarters_ranked,
-    "element-magnitude": element_magnitude,
-    "element-magnitude-global": element_magnitude_global,
-    "element-random": element_random,
+    "full": Policy(full),
+    "static": Policy(static),
+    "ordered": Policy(ordered),
+    "rolling": Policy(rolling),
+    "random": Policy(random),
+    "random-shared": Policy(random_shared),
+    "covering": Policy(covering),
+    "balanced": Policy(balanced),
+    "magnitude": Policy(magnitude, by_weights=True),
+    "quarters": Policy(quarters, by_type=True),
+    "quarters-ranked": Policy(quarters_ranked, by_type=True, by_weights=True),
+    "element-magnitude": Policy(element_magnitude, single_weights=True, by_weights=True),
+    "element-magnitude-global": Policy(
+        element_magnitude_global, single_weights=True, by_weights=True
+    ),
+    "element-random": Policy(element_random, single_weights=True),
 }
-
-BY_WEIGHTS = {"magnitude", "quarters-ranked", "element-magnitude", "element-magnitude-global"}
-"""Those that look at the global weights."""

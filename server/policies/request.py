@@ -1,14 +1,14 @@
-"""What an extraction policy is asked, and what it answers."""
+"""What an extraction policy is, what it is asked, and what it answers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 from numpy.typing import NDArray
 
-from common.submodels import Layout
+from common.submodels import Layout, by_coordinate
 
 Positions = Mapping[str, NDArray[np.integer]]
 """For each axis, the positions kept in every atom (k,) or in each atom (atoms, k)."""
@@ -50,7 +50,7 @@ class GlobalWeights:
         return {name: np.sqrt(total) for name, total in squares.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """All that a policy may see.
 
@@ -59,20 +59,20 @@ class Request:
         k: Channels to keep in every atom, 1 … ``layout.atom``.
         index: The client's place among the clients of its rate, from 0.
         count: The number of clients of its rate.
-        round: The round, from 1; with `refresh-every` the number of the stretch of rounds in which
-            nobody moves.
-        rng: A stream of this client in this round alone.
-        seed: The run's, for streams that several clients or rounds share.
+        stretch: The number, from 1, of the stretch of rounds in which nobody moves; these are
+            `refresh-every` rounds, by default one.
+        rng: A stream of this client in this stretch alone.
+        seed: The run's, for streams that several clients or stretches share.
         widths: The `k` of every rate in the fleet.
         code: The client's type in a fleet written as Zhou's code, 1 … 7; else 0.
-        weights: The global weights before this round.
+        weights: The global weights before this stretch, for a policy that chooses by them.
     """
 
     layout: Layout
     k: int
     index: int
     count: int
-    round: int
+    stretch: int
     rng: np.random.Generator
     seed: int = 0
     widths: tuple[int, ...] = ()
@@ -82,11 +82,11 @@ class Request:
     @property
     def slot(self) -> int:
         """The running number of this assignment within the client's rate class, from 0."""
-        return (self.round - 1) * self.count + self.index
+        return (self.stretch - 1) * self.count + self.index
 
     @property
     def theta(self) -> Float32[np.ndarray, "P"]:
-        """The global weights before this round, read-only.
+        """The global weights before this stretch, read-only.
 
         Raises:
             ValueError: The request has no weights.
@@ -110,10 +110,37 @@ class Request:
 Mask = Bool[np.ndarray, "P"]
 """True for every coordinate that is kept, in the layout's order."""
 
-Policy = Callable[[Request], Positions | Mask]
-"""Chooses channels, for compact submodels, or single coordinates, for masked ones."""
 
-StructuredPolicy = Callable[[Request], Positions]
+@dataclass(frozen=True)
+class Policy:
+    """A way to choose what a client keeps: a function, and what else has to be known of it.
+
+    The function is deterministic in its request, so an assignment can be recomputed at any time.
+
+    Attributes:
+        choose: Returns positions of channels, for a compact submodel; or a mask, for a masked one.
+        single_weights: Whether it returns masks.
+        by_weights: Whether it chooses by the global weights; if not, requests come without them.
+        by_type: Whether it needs a fleet written in Zhou's client types (`common.config.fleet`).
+    """
+
+    choose: Callable[[Request], Positions | Mask]
+    _: KW_ONLY
+    single_weights: bool = False
+    by_weights: bool = False
+    by_type: bool = False
+
+    def __call__(self, request: Request) -> Positions | Mask:
+        """Return what a client keeps.
+
+        Raises:
+            UserError: The policy cannot serve the layout or the fleet.
+        """
+        return self.choose(request if self.by_weights else replace(request, weights=None))
+
+    def coverage_layout(self, layout: Layout) -> Layout:
+        """Return the layout in which coverage is counted: by channels, or by single weights."""
+        return by_coordinate(layout) if self.single_weights else layout
 
 
 def _read_only(vector: Float32[np.ndarray, "P"]) -> Float32[np.ndarray, "P"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from common.submodels import submodel_of_rate
 from server.evaluation.evaluator import Evaluator
 from server.evaluation.full import full_report
-from server.policies import elementwise
+from server.policies import policy_named
 from server.setting import Setting
 from server.state import ServerState
 
@@ -108,7 +108,8 @@ def final_scores(
 
 def _widths(setting: Setting) -> tuple[Fraction, ...]:
     """Return the widths that the fleet trains; masked submodels all have the full one."""
-    return () if elementwise(setting.config.policy) else setting.config.client_rates
+    masked = policy_named(setting.config.policy).single_weights
+    return () if masked else setting.config.client_rates
 
 
 def _nan_last(value: float) -> float:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from common.config import RunConfig
 from common.network import initial_weights, layout_of
 from server.fleet import Client, fleet_of, request_for
-from server.policies import POLICIES, GlobalWeights, elementwise, submodel_for
+from server.policies import POLICIES, GlobalWeights, policy_named, submodel_for
 from simulations.pictures.runs import save_figure
 
 FLEET = "1/4x2 1/2x2 1x1"
@@ -44,7 +44,8 @@ def policies_figure() -> Figure:
 
 def _kept(policy: str) -> np.ndarray:
     """Return 1 where the client keeps something and 0 where not, with a gap of 2 between."""
-    config = RunConfig(policy=policy, fleet=CODE if policy.startswith("quarters") else FLEET)
+    traits = policy_named(policy)
+    config = RunConfig(policy=policy, fleet=CODE if traits.by_type else FLEET)
     layout = layout_of(config.model, 1)
     rates = config.client_rates
     client: Client = next(
@@ -55,7 +56,7 @@ def _kept(policy: str) -> np.ndarray:
     for round in range(1, ROUNDS + 1):
         weights = GlobalWeights(layout, lambda theta=theta: theta)  # type: ignore[misc]
         submodel = submodel_for(policy, request_for(layout, config, client, round, weights))
-        if elementwise(policy):
+        if traits.single_weights:
             mask = np.unpackbits(np.frombuffer(submodel.bitmask(), np.uint8)).astype(bool)
             first, second = (
                 mask[p.offset : p.offset + SHOWN] for p in layout.parameters if p.name in LAYERS

@@ -19,7 +19,7 @@ from server.coverage import (
     round_summary,
 )
 from server.fleet import fleet_of, participants, request_for
-from server.policies import GlobalWeights, bitmask_of, looks_at_weights, policy_named
+from server.policies import GlobalWeights, bitmask_of, policy_named
 from server.preflight import rehearse
 from server.pretrained.start import starting_weights
 from server.setting import prepare
@@ -76,13 +76,13 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
     """
     setting = prepare(config)
     layout = setting.layout
+    policy = policy_named(config.policy)
     rehearse(setting)
     rates = config.client_rates
     fleet = fleet_of(rates, [(0, 0)] * len(rates))
     weights = GlobalWeights(layout, lambda: starting_weights(config, setting.image_shape[0]))
     counts, last = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
     masks, changes, updates, rows = no_masks(layout, config), np.empty(0), 0, []
-    policy = policy_named(config.policy)
     for round in range(1, rounds + 1):
         clients = participants(fleet, config, round)
         asked = [client.partition for client in clients]
@@ -107,7 +107,7 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
             }
         )
     layers = by_layer(layout, rounds, updates, counts, last, changes)
-    return Plan(layout, rounds, counts, rows, layers, looks_at_weights(config.policy))
+    return Plan(layout, rounds, counts, rows, layers, policy.by_weights)
 
 
 def _counts(layout: Layout, masks: Counter[bytes]) -> Int64[np.ndarray, " coverage"]:

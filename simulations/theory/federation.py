@@ -24,7 +24,7 @@ from common.network import layout_of, load_weights, submodel_denoiser
 from common.seeding import SERVER, rng_for, torch_generator
 from common.submodels import Layout, extract, full_submodel, pruning_error
 from server.fleet import Client, assignments, fleet_of, participants
-from server.policies import coverage_layout
+from server.policies import policy_named
 from server.pretrained.start import starting_weights
 from server.state import RoundInput, ServerState, advance, initial_state
 
@@ -69,7 +69,7 @@ def federation(config: RunConfig, data: ImageData) -> Iterator[Snapshot]:
     if config.codec != "float32" or config.round_budget > 0:
         raise ValueError("without a wire and a clock, codec is float32 and round-budget 0")
     channels = data.image_shape[0]
-    layout = coverage_layout(config.policy, layout_of(config.model, channels))
+    layout = policy_named(config.policy).coverage_layout(layout_of(config.model, channels))
     rates = parse_fleet(config.fleet)
     parts = [
         data.select(indices)

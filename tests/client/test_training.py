@@ -10,12 +10,12 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from client.batches import draw_batch
 from client.flat import FlatModel
-from client.training import backward, learning_rate, shortest_time, train_locally, widths_of_step
+from client.training import backward, learning_rate, sandwiched, shortest_time, train_locally
 from common.config.run import RunConfig
 from common.config.sections import RatesConfig
 from common.data.datasets import ImageData
 from common.diffusion.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser, sample_times
-from common.diffusion.process import CLOCKS, perturb
+from common.diffusion.process import CLOCKS
 from common.network.layers import Conv2d, Linear
 from common.network.unet import initial_weights, layout_of, load_weights
 from common.seeding import rng_for, torch_generator
@@ -121,26 +121,6 @@ def test_a_networks_own_order_is_undone_and_its_weights_are_scaled_once(k: int) 
     assert (conv.input_scale == 1) == (k == 4)
 
 
-def test_a_step_of_another_width_alone_leaves_no_gradient_of_the_step_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """After a step of the own width and one of a narrower, only the latter's coordinates count."""
-    seen: list[tuple[FlatModel, torch.Tensor | None]] = []
-
-    def own_then_other(own: Any, nested: Any, *_: Any) -> Any:
-        seen.append(nested[0] if seen else own)
-        return seen[-1:]
-
-    monkeypatch.setattr("client.training.widths_of_step", own_then_other)
-    config = _with(local_widths="alternate", local_steps=2, rates=RatesConfig(several_widths=0.0))
-    _train(config, full_submodel(LAYOUT))
-    (own, _), (_, place) = seen
-    assert place is not None
-    elsewhere = torch.ones(LAYOUT.size, dtype=torch.bool).index_fill_(0, place, False)
-    assert own.gradient[place].norm() > 0.01
-    assert not own.gradient[elsewhere].any()
-
-
 def test_training_reports_the_mean_loss_and_the_images_it_saw() -> None:
     submodel = full_submodel(LAYOUT)
     rng = rng_for(0, 1, 0, "training")
@@ -188,31 +168,28 @@ def test_a_nested_widths_gradient_is_that_of_the_sliced_weights() -> None:
     assert (theta.grad != 0).sum() > inner.size / 2
 
 
-def test_the_sandwich_rule_takes_the_widest_the_narrowest_and_one_between() -> None:
+def test_the_sandwich_rule_takes_the_narrowest_and_one_between_beside_the_own_width() -> None:
     rng = np.random.default_rng(0)
-    steps = [widths_of_step(1, [3, 2, 0], "sandwich", rng) for _ in range(40)]
-    assert {tuple(step) for step in steps} == {(1, 3, 0), (1, 2, 0)}
-    assert widths_of_step(1, [2, 0], "sandwich", rng) == [1, 2, 0]
-    assert widths_of_step(1, [0], "distill", rng) == [1, 0]
-    assert widths_of_step(1, [], "sandwich", rng) == [1]
-    turns = [widths_of_step(1, [2, 0], "alternate", rng) for _ in range(40)]
-    assert {tuple(step) for step in turns} == {(1,), (2,), (0,)}
+    steps = [sandwiched([3, 2, 0], rng) for _ in range(40)]
+    assert {tuple(step) for step in steps} == {(3, 0), (2, 0)}
+    assert sandwiched([2, 0], rng) == [2, 0]
+    assert sandwiched([0], rng) == [0]
+    assert sandwiched([], rng) == []
 
 
-@pytest.mark.parametrize("widths", ["alternate", "sandwich", "distill"])
-def test_several_widths_train_a_wide_client_otherwise_and_the_narrowest_alike(widths: str) -> None:
-    several = _with(local_widths=widths, rates=RatesConfig(several_widths=0.0))
+def test_several_widths_train_a_wide_client_otherwise_and_the_narrowest_alike() -> None:
+    several = _with(local_widths="sandwich", rates=RatesConfig(several_widths=0.0))
     wide, narrow = full_submodel(LAYOUT), narrowed(full_submodel(LAYOUT), 1)
     assert not np.allclose(_train(CONFIG, wide), _train(several, wide), atol=1e-5)
     np.testing.assert_array_equal(_train(CONFIG, narrow), _train(several, narrow))
     half = narrowed(full_submodel(LAYOUT), 2)
     assert not np.allclose(_train(CONFIG, half), _train(several, half), atol=1e-5)
-    strong_alone = _with(local_widths=widths, rates=RatesConfig(several_widths=1.0))
+    strong_alone = _with(local_widths="sandwich", rates=RatesConfig(several_widths=1.0))
     np.testing.assert_array_equal(_train(several, wide), _train(strong_alone, wide))
     np.testing.assert_array_equal(_train(CONFIG, half), _train(strong_alone, half))
 
 
-def test_distillation_teaches_the_narrow_width_what_the_wide_one_predicts() -> None:
+def test_the_widths_of_a_step_share_its_batch_and_its_gradient_evenly() -> None:
     outer = full_submodel(LAYOUT)
     inner = narrowed(outer, 2)
     batch = draw_batch(DATA, CONFIG, np.random.default_rng(0), torch.manual_seed(0))
@@ -220,30 +197,13 @@ def test_distillation_teaches_the_narrow_width_what_the_wide_one_predicts() -> N
         FlatModel(torch.from_numpy(extract(THETA, each)), each, CONFIG, 1)
         for each in (outer, inner)
     )
-    loss = backward([wide, narrow], batch, _with(local_widths="distill"))
+    loss = backward([wide, narrow], batch, CONFIG)
     own = denoising_loss(wide.denoiser, batch.x0, batch.t, batch.noise).mean()
     assert loss.item() == pytest.approx(own.item())
-    x = perturb(batch.x0, batch.t, batch.noise)
-    network = load_weights(CONFIG.model, 1, torch.from_numpy(extract(THETA, inner)), inner.widths)
-    predicted = eps_denoiser(network, CLOCKS[CONFIG.clock])(x, batch.t)
-    target = wide.denoiser(x, batch.t).detach()
-    (0.5 * (predicted - target).square().mean()).backward()
-    expected = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
-    gradient = narrow.in_layout(narrow.gradient)
-    torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-4)
-    alone = FlatModel(torch.from_numpy(THETA.copy()), outer, CONFIG, 1)
-    backward([alone], batch, CONFIG)
-    torch.testing.assert_close(wide.gradient, alone.gradient / 2, atol=1e-6, rtol=1e-4)
-
-
-def test_a_narrow_client_learns_at_its_own_rate_and_the_full_one_as_ever() -> None:
-    narrow = narrowed(full_submodel(LAYOUT), 1)
-    slower = _with(rates=RatesConfig(learning_rate=0.5))
-    # At rate 1/4 the square root halves the learning rate.
-    expected = _train(_with(learning_rate=CONFIG.learning_rate / 2), narrow)
-    np.testing.assert_array_equal(_train(slower, narrow), expected)
-    full = full_submodel(LAYOUT)
-    np.testing.assert_array_equal(_train(slower, full), _train(CONFIG, full))
+    for model, submodel in ((wide, outer), (narrow, inner)):
+        alone = FlatModel(torch.from_numpy(extract(THETA, submodel)), submodel, CONFIG, 1)
+        backward([alone], batch, CONFIG)
+        torch.testing.assert_close(model.gradient, alone.gradient / 2, atol=1e-6, rtol=1e-4)
 
 
 def test_a_narrow_client_is_spared_low_noise() -> None:

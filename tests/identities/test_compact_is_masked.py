@@ -70,7 +70,9 @@ def test_compact_equals_masked_full(name: str, policy: str) -> None:
     x, t = torch.randn(2, a.channels, a.size, a.size), torch.tensor([10.0, 600.0])
     labels = torch.tensor([1, 4]) if a.model.num_classes else None
     for k in {1, layout.atom - 1}:
-        submodel = submodel_for(policy, Request(layout, k, 0, 1, 1, rng))
+        submodel = submodel_for(
+            policy, Request(layout=layout, k=k, index=0, count=1, stretch=1, rng=rng)
+        )
         compact = load_weights(
             a.model,
             a.channels,

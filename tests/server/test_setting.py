@@ -51,7 +51,9 @@ def test_a_width_is_what_a_static_client_of_its_rate_holds(rate: Fraction) -> No
     setting = prepare(TINY)
     theta, unused = initial_weights(TINY.model, 1, 0), np.random.default_rng(0)
     k = setting.layout.kept_per_atom(rate)
-    static = submodel_for("static", Request(setting.layout, k, 0, 1, 1, unused))
+    static = submodel_for(
+        "static", Request(layout=setting.layout, k=k, index=0, count=1, stretch=1, rng=unused)
+    )
     expected = submodel_denoiser(TINY, theta, static, 1)
     x, t = torch.ones(3, 1, 8, 8), torch.tensor(0.5, dtype=torch.float64)
     with torch.no_grad():

@@ -7,6 +7,7 @@ import pytest
 import tomli_w
 
 from common.config.fleet import parse_fleet
+from common.config.removed import CHOICES, KEYS
 from common.config.run import RunConfig
 from common.errors import UserError
 from simulations.archive.configs import load_config, preset_names
@@ -105,6 +106,39 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     broken.write_text("rounds = = 3")
     with pytest.raises(UserError, match=r"broken\.toml: not valid TOML"):
         load_config(str(broken))
+
+
+REMOVED = {"model.keep-whole": "time", "rates.weight": "1", "rates.learning-rate": "0.5"}
+"""Keys of earlier versions, each with a value at which it did something."""
+
+
+def test_keys_taken_out_are_passed_over_where_they_changed_nothing(tmp_path: Path) -> None:
+    assert set(REMOVED) == set(KEYS)
+    flat = RunConfig(rounds=3).to_flat()
+    assert not set(flat) & set(KEYS)
+    assert RunConfig.from_flat(flat | KEYS) == RunConfig(rounds=3)
+    tree = RunConfig(rounds=3).to_tree()
+    for key, neutral in KEYS.items():
+        table, leaf = key.split(".")
+        tree[table][leaf] = neutral
+    path = tmp_path / "config.toml"
+    path.write_text(tomli_w.dumps(tree))
+    assert load_config(str(path), ["rates.weight=0"]) == RunConfig(rounds=3)
+
+
+@pytest.mark.parametrize(("key", "value"), REMOVED.items())
+def test_keys_taken_out_are_refused_where_they_would_do_something(key: str, value: str) -> None:
+    with pytest.raises(UserError, match=rf"^{key}: this key was taken out.*leave it out$"):
+        load_config("digits", [f"{key}={value}"])
+    with pytest.raises(UserError, match=rf"^{key}: this key was taken out"):
+        RunConfig.from_flat({key: [value]})
+
+
+@pytest.mark.parametrize(("key", "choice"), CHOICES)
+def test_choices_taken_out_are_refused_with_what_to_choose_instead(key: str, choice: str) -> None:
+    with pytest.raises(UserError, match=rf"^{key}: '{choice}' was taken out.*; choose ") as line:
+        load_config("digits", [f"{key}={choice}"])
+    assert "\n" not in str(line.value)
 
 
 def test_fleets() -> None:

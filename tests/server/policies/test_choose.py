@@ -24,7 +24,14 @@ def _submodel(
     rng = np.random.default_rng([seed, slot])
     weights = GlobalWeights(layout, lambda: np.ones(layout.size, np.float32))
     request = Request(
-        layout, k, slot % count, count, slot // count + 1, rng, code=1, weights=weights
+        layout=layout,
+        k=k,
+        index=slot % count,
+        count=count,
+        stretch=slot // count + 1,
+        rng=rng,
+        code=1,
+        weights=weights,
     )
     return submodel_for(policy, request)
 

@@ -32,9 +32,7 @@ def test_the_defaults_are_those_of_diffusers() -> None:
 def test_options_describe_the_architecture_both_ways(name: str) -> None:
     a = ALL[name]
     options = unet_options(a.model, a.channels, a.size)
-    # How a model is cut is nothing to diffusers.
-    model = a.model.model_copy(update={"keep_whole": ""})
-    assert read_unet_options(options) == (model, a.channels, a.size)
+    assert read_unet_options(options) == (a.model, a.channels, a.size)
     # Attributes that a `UNet2DModel` was made with, whether or not they were given.
     theirs = {key: value for key, value in a.diffusers().config.items() if key[0] != "_"}
     plain = {
@@ -44,7 +42,7 @@ def test_options_describe_the_architecture_both_ways(name: str) -> None:
         key: list(value) if isinstance(value, tuple) else value for key, value in options.items()
     }
     assert ours == plain
-    assert read_unet_options(theirs) == (model, a.channels, a.size)
+    assert read_unet_options(theirs) == (a.model, a.channels, a.size)
 
 
 @pytest.mark.parametrize("clock", CLOCKS)

@@ -86,7 +86,10 @@ def test_samples_are_those_of_the_run_s_clock_grid_prediction_width_and_averaged
     )
     read = read_run(run)
     policy_rng = rng_for(0, 0, SERVER, "unused")
-    half = submodel_for("static", Request(read.setting.layout, 2, 0, 1, 1, policy_rng))
+    layout = read.setting.layout
+    half = submodel_for(
+        "static", Request(layout=layout, k=2, index=0, count=1, stretch=1, rng=policy_rng)
+    )
     network = load_weights(MODEL, 1, torch.from_numpy(extract(read.state().ema, half)), half.widths)
     denoiser = eps_denoiser(network, CLOCKS["linear"], "x0")
     noise = torch.randn(
