@@ -13,12 +13,11 @@ from torch.nn.utils import vector_to_parameters
 
 from benchmarks.harness import Result
 from common.config import RunConfig
-from common.data import load_dataset
 from common.diffusion import SAMPLERS
-from common.network import initial_weights, layout_of, submodel_denoiser
-from common.submodels import full_submodel
+from common.network import initial_weights
 from server.evaluation.build import evaluator_for
 from server.pretrained.options import scheduler_options
+from server.setting import prepare
 from simulations.planning.measure import interleaved
 from tests.architectures import Architecture
 
@@ -31,13 +30,11 @@ def run() -> Iterator[Result]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     config = RunConfig()
-    splits = load_dataset(config.data, config.shape)
-    channels, side, _ = splits.train.image_shape
+    setting = prepare(config)
+    channels, side, _ = setting.image_shape
     theta = initial_weights(config.model, channels, 0)
-    evaluator = evaluator_for(config, splits)
-    denoiser = submodel_denoiser(
-        config, theta, full_submodel(layout_of(config.model, channels)), channels
-    )
+    evaluator = evaluator_for(config, setting.splits)
+    denoiser = setting.denoiser(theta)
     sampler = SAMPLERS[config.evaluation.sampler]
     evaluations = sampler.evaluations(sampler.steps_for(config.evaluation.evaluations))
     network = Architecture(config.model, channels, side).diffusers()

@@ -21,15 +21,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Result
-from common.data import load_dataset
-from common.diffusion import CLOCKS, Denoiser, Grid, clipped, clock_grid, sample
-from common.network import submodel_denoiser
-from common.submodels import full_submodel
+from common.diffusion import CLOCKS, Denoiser, Grid, clock_grid, for_sampling, sample
 from server.evaluation.build import evaluator_for
 from server.evaluation.evaluator import Evaluator
 from server.pretrained.folder import import_pipeline
 from server.pretrained.options import TIMESTEPS
-from simulations.archive.trained import averaged_weights, read_trained_run
+from simulations.archive.record import read_run
 from simulations.results.export import export_run
 from simulations.results.sample import BATCH
 
@@ -56,23 +53,23 @@ def measure(run_dir: Path, samples: int, evaluations: int) -> Iterator[Result]:
     """
     if TIMESTEPS % evaluations:
         raise ValueError(f"{evaluations} evaluations do not divide {TIMESTEPS} timesteps")
-    run = read_trained_run(run_dir)
-    evaluator = evaluator_for(run.config, load_dataset(run.config.data, run.config.shape))
-    theta, _ = averaged_weights(run, Fraction(1))
+    run = read_run(run_dir)
+    evaluator = evaluator_for(run.config, run.setting.splits)
+    theta, _ = run.averaged(run.state(), Fraction(1))
     with TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         export_run(run_dir, model)
         same = import_pipeline(model).theta.tobytes() == theta.tobytes()
         yield Result("exported", "weights", "come back bit for bit", float(same))
 
-        shape = (samples, *run.train.image_shape)
-        denoiser = submodel_denoiser(run.config, theta, full_submodel(run.layout), shape[1])
+        shape = (samples, *run.setting.image_shape)
+        denoiser = for_sampling(run.setting.denoiser(theta), clip=True)
         clock = CLOCKS[run.config.clock]
         # diffusers' "trailing" timesteps, of which the last step goes to time 0.
         grid = clock_grid(clock, evaluations - 1, clock.t_of_u(1 / evaluations))
         draw_in_diffusers(model, samples, evaluations, Path(folder))
         for pipeline, sampler in PIPELINES.items():
-            ours = _draw(sampler, clipped(denoiser), grid, shape)
+            ours = _draw(sampler, denoiser, grid, shape)
             theirs = torch.from_numpy(np.load(Path(folder) / f"{pipeline}.npy"))
             yield from _compare(pipeline, ours, theirs, evaluator)
 

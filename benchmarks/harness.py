@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from simulations.planning.measure import MIB
 
 
@@ -38,10 +40,11 @@ class Result:
 @cache
 def machine() -> str:
     """Return the processor, its cores and the memory in one line."""
-    model = re.search(r"model name\s*:\s*(.+)", _proc("cpuinfo"))
-    total = re.search(r"MemTotal:\s*(\d+)", _proc("meminfo"))
-    memory = f", {int(total[1]) / MIB:.0f} GiB" if total else ""
-    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores{memory}"
+    path = Path("/proc/cpuinfo")  # which only Linux has
+    model = re.search(r"model name\s*:\s*(.+)", path.read_text() if path.exists() else "")
+    memory = psutil.virtual_memory().total / MIB / 1024
+    name = model[1] if model else platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB"
 
 
 @cache
@@ -52,11 +55,5 @@ def versions() -> dict[str, str]:
 
 
 def available_memory() -> float:
-    """Return the bytes that can be had without swapping; infinity where the system does not say."""
-    found = re.search(r"MemAvailable:\s*(\d+)", _proc("meminfo"))
-    return int(found[1]) * 1024 if found else float("inf")
-
-
-def _proc(name: str) -> str:
-    path = Path("/proc", name)
-    return path.read_text() if path.exists() else ""
+    """Return the bytes that can be had without swapping."""
+    return float(psutil.virtual_memory().available)

@@ -9,7 +9,6 @@ not end by itself with one line that says how to resume, or if it leaves a proce
 """
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Annotated
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the run's own processes, for the same bits
 
 import numpy as np
+import psutil
 import typer
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -52,7 +52,7 @@ class Attempt:
 
     run_dir: Path
     file: Path
-    family: dict[int, str] = field(default_factory=dict)
+    family: set[psutil.Process] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         known = (self.run_dir / "config.toml").exists()
@@ -80,26 +80,27 @@ class Attempt:
     def kill(self, victim: str) -> bool:
         """Kill a victim, as soon as there is one; False if the command ends before."""
 
-        def found() -> list[int]:
-            with suppress(KeyError):
+        def found() -> list[psutil.Process]:
+            with suppress(psutil.NoSuchProcess):
                 self.family |= descendants(self.process.pid)
             if victim == "everything":
                 return list(self.family)
             program = PROGRAMS.get(victim)
-            words = {pid: command.split() for pid, command in alive(self.family).items()}
             # Between fork and exec a process is still called as its parent.
             named = [
-                pid for pid, each in words.items() if any(w.endswith(f"/{program}") for w in each)
+                process
+                for process, command in alive(self.family).items()
+                if any(word.endswith(f"/{program}") for word in command.split())
             ]
-            return named if program else [self.process.pid]
+            return named if program else [psutil.Process(self.process.pid)]
 
         if not self.wait_until(found) or self.process.poll() is not None:
             return False
-        pids = found()
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return bool(pids)
+        victims = found()
+        for process in victims:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        return bool(victims)
 
     def said(self) -> list[str]:
         """Return the lines that the command has printed, once it has ended."""
@@ -169,9 +170,9 @@ def check_end(attempt: Attempt, victim: str) -> tuple[float, list[str]]:
     while alive(attempt.family) and time.monotonic() < ended + 120:
         time.sleep(0.1)
     wrong = [f"left running: {command}" for command in alive(attempt.family).values()]
-    for pid in alive(attempt.family):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for process in alive(attempt.family):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     seconds = time.monotonic() - killed
     if victim in PROGRAMS:
         lines, code = attempt.said(), attempt.process.wait()
@@ -200,9 +201,9 @@ def compare(attempt: Attempt, config: RunConfig, expected: dict[str, object]) ->
 
 
 def main(
-    folder: Path,
-    kills: Annotated[int, typer.Option(min=1)] = 30,
-    seed: int = 0,
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    kills: Annotated[int, typer.Option(min=1, help="How often to kill.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of instants and victims.")] = 0,
 ) -> None:
     """Kill so many times and say what became of it."""
     for name in ("_run_id", "_node_id", "_task_id"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
@@ -121,8 +122,8 @@ def main(folder: Path) -> None:
 
 
 def _resident() -> float:
-    """Return the bytes that this process occupies (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    """Return the bytes that this process occupies."""
+    return int(psutil.Process().memory_info().rss)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`python -m benchmarks.processor_time ENGINE`: which programs a round's processor time goes to.
 
 The runs of `benchmarks.overhead`, ours alone, in `deployment` or `simulation`. Every process is
-read off /proc (Linux) fifty times a second; what counts lies between the ends of two rounds,
+looked at fifty times a second; what counts lies between the ends of two rounds,
 neither the first nor the last. Tasks are ClientApps: forks of
 `simulations/deployment/forkserver.py` in deployment, Ray's workers in simulation.
 """
@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from benchmarks.harness import Result
 from benchmarks.overhead import ENGINES, MODELS, ROOT, Watch, scorequilt
-from simulations.engine.processes import PROC
 
 ROUNDS = 7
 LOOK = 0.02
@@ -32,8 +33,6 @@ PROGRAMS = {
     "flower-superexec": "SuperExecs",
 }
 """What each program's processes are called here."""
-
-TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Account(Watch):
@@ -52,9 +51,9 @@ class Account(Watch):
 
     def _look(self) -> None:
         while not self._over.wait(LOOK):
-            for entry in PROC.glob("[0-9]*"):
-                with suppress(OSError):  # it has ended
-                    self._read(entry)
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):  # it has ended
+                    self._read(process)
             lines = self.path.read_bytes().count(b"\n") if self.path.exists() else 0
             if lines > len(self.totals):
                 total: dict[tuple[str, str], float] = defaultdict(float)
@@ -62,12 +61,12 @@ class Account(Watch):
                     total[program, kind] += seconds
                 self.totals.append(total)
 
-    def _read(self, entry: Path) -> None:
-        words = (entry / "cmdline").read_text().replace("\0", " ")
+    def _read(self, process: psutil.Process) -> None:
+        words = " ".join(process.cmdline())
         for program in (PROGRAMS[name] for name in PROGRAMS if name in words):
-            code, system = (entry / "stat").read_text().rpartition(")")[2].split()[11:13]
-            self._spent[program, "code", int(entry.name)] = TICK * int(code)
-            self._spent[program, "system", int(entry.name)] = TICK * int(system)
+            spent = process.cpu_times()
+            self._spent[program, "code", process.pid] = spent.user
+            self._spent[program, "system", process.pid] = spent.system
 
 
 def run(engine: str) -> Iterator[Result]:

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -20,15 +21,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from common.config import RunConfig
-from common.data import load_dataset
-from common.diffusion import DELTA, GRIDS, SAMPLERS, Denoiser, clipped, sample
-from common.network import submodel_denoiser
+from common.diffusion import DELTA, GRIDS, SAMPLERS, Denoiser, for_sampling, sample
 from common.seeding import SERVER, rng_for, torch_generator
-from common.submodels import full_submodel
 from server.evaluation.build import evaluator_for
 from server.evaluation.evaluator import Evaluator
 from server.pretrained.folder import export_pipeline
-from simulations.archive.trained import TrainedRun, averaged_weights, parse_rate, read_trained_run
+from simulations.archive.record import RunRecord, read_run
 from simulations.results.sample import BATCH
 
 BUDGETS = (5, 8, 10, 12, 15, 20, 50)
@@ -78,15 +76,13 @@ def measure(
         names: Of cases, among `OURS`, ``SAMPLER/GRID`` and `DIFFUSERS`.
         clip: Whether our samplers clip the predicted image, if the run's evaluation does.
     """
-    run = read_trained_run(run_dir)
+    run = read_run(run_dir)
     changes = {"samples": samples, "clip": clip and run.config.evaluation.clip}
     evaluation = run.config.evaluation.model_copy(update=changes)
     config = run.config.model_copy(update={"evaluation": evaluation})
-    evaluator = evaluator_for(config, load_dataset(config.data, config.shape))
-    theta, _ = averaged_weights(run, parse_rate("1"))
-    channels = run.train.image_shape[0]
-    denoiser = submodel_denoiser(config, theta, full_submodel(run.layout), channels)
-    denoiser = clipped(denoiser) if evaluation.clip else denoiser
+    evaluator = evaluator_for(config, run.setting.splits)
+    theta, _ = run.averaged(run.state(), Fraction(1))
+    denoiser = for_sampling(run.setting.denoiser(theta), clip=evaluation.clip)
     with TemporaryDirectory() as folder:
         for name in names:
             if name in DIFFUSERS:
@@ -156,13 +152,13 @@ def _ours(name: str, denoiser: Denoiser, evaluator: Evaluator, config: RunConfig
 
 
 def _theirs(
-    name: str, options: dict[str, Any], run: TrainedRun, evaluator: Evaluator, folder: Path
+    name: str, options: dict[str, Any], run: RunRecord, evaluator: Evaluator, folder: Path
 ) -> Case:
     import diffusers
 
-    channels, height, width = run.train.image_shape
+    channels, height, width = run.setting.image_shape
     size = height if height == width else (height, width)
-    theta, _ = averaged_weights(run, parse_rate("1"))
+    theta, _ = run.averaged(run.state(), Fraction(1))
     export_pipeline(folder, run.config, theta, channels, size)
     pipeline = diffusers.DDPMPipeline.from_pretrained(folder)
     scheduler_class = getattr(diffusers, name)

@@ -8,13 +8,14 @@ the server's memory should follow those who take part and not the fleet. Writes 
 import json
 import logging
 import os
-import re
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Annotated
 
+import psutil
 import typer
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.supercore.task_identity import TaskIdentity
@@ -29,7 +30,6 @@ from server.fleet import Roster
 from server.grid import StreamingGrid
 from server.state import initial_state
 from server.strategy import CoverageAvg
-from simulations.engine.processes import PROC
 from simulations.engine.simulate import run_simulation
 from simulations.pictures.runs import save_figure
 from simulations.planning.measure import MIB
@@ -74,16 +74,11 @@ def in_engine(clients: int, run_dir: Path) -> dict[str, float]:
 
 def _server_mib(run_dir: str) -> float:
     """Return the resident memory of Flower's simulation process whose run writes there."""
-    for entry in PROC.glob("[0-9]*/cmdline"):
-        try:
-            if b"flwr-simulation" in entry.read_bytes():
-                environment = (entry.parent / "environ").read_bytes()
-                status = (entry.parent / "status").read_text()
-                found = re.search(r"VmRSS:\s*(\d+) kB", status)
-                if found and f"SCOREQUILT_SCALE={run_dir}".encode() in environment:
-                    return int(found[1]) * 1024 / MIB
-        except OSError:
-            continue
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            named = any("flwr-simulation" in word for word in process.cmdline())
+            if named and process.environ().get("SCOREQUILT_SCALE") == run_dir:
+                return float(process.memory_info().rss) / MIB
     return 0.0
 
 

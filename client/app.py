@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from client.device import accepted_rate, device_name, free_memory, own_source, partition_id
 from client.feedback import encoded
-from common.config import RunConfig, parse_fleet
+from common.config import RunConfig
 from common.data import ImageData, load_partition, own_images
 from common.wire import (
     RollCall,
@@ -98,7 +98,7 @@ def _own_images(config: RunConfig, partition: int, own: str) -> ImageData:
         config.data,
         config.partition,
         config.partition_alpha,
-        len(parse_fleet(config.fleet)),
+        len(config.client_rates),
         partition,
         config.seed,
         config.shape,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
 
 from common.config import RunConfig
 from common.data import OWN
@@ -75,10 +74,10 @@ def accepted_rate(config: RunConfig, shape: tuple[int, int, int], node: NodeConf
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are free on this device, 0 if it cannot be told."""
+    """Return the bytes that can be had without swapping, 0 if the system does not say."""
+    import psutil  # 15 ms, which a task that trains need not wait for
+
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
-        return 1024 * int(line.split()[1])
-    except (OSError, ValueError):
+        return int(psutil.virtual_memory().available)
+    except OSError:
         return 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from client.batches import Batch, draw_batch
 from client.flat import FlatModel
 from client.optimizer import AdamW
-from common.config import RunConfig, parse_fleet
+from common.config import RunConfig
 from common.data import ImageData
 from common.diffusion import CLOCKS, TRAINING_DELTA, perturb, weighted_error
 from common.seeding import torch_generator
@@ -158,7 +158,7 @@ def _nested_models(
     several = config.local_widths != "own" and submodel.rate >= config.rates.several_widths
     if not several or isinstance(submodel, MaskedSubmodel):
         return []
-    fleet = {submodel.layout.kept_per_atom(rate) for rate in parse_fleet(config.fleet)}
+    fleet = {submodel.layout.kept_per_atom(rate) for rate in config.client_rates}
     narrower = sorted((k for k in fleet if k < submodel.k), reverse=True)
     if not narrower:
         return []

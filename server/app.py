@@ -7,7 +7,6 @@ from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import RunConfig
-from common.data import load_dataset
 from common.errors import UserError
 from common.files import atomic_write, discard_parts, write_json
 from server.fleet import Client, Roster
@@ -85,21 +84,20 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     """
     discard_parts(run_dir)
     last = resumable(checkpoints(run_dir / "checkpoints"), config)
-    layout = preflight(config, resumed=last is not None)
-    image_shape = load_dataset(config.data, config.shape).train.image_shape
+    setting = preflight(config, resumed=last is not None)
+    layout = setting.layout
     if last is None:
-        state, recorded = (
-            initial_state(layout, starting_weights(config, image_shape[0]), config),
-            -1,
-        )
+        theta = starting_weights(config, setting.image_shape[0])
+        state, recorded = initial_state(layout, theta, config), -1
     else:
         state = load_checkpoint(last, config, layout, read_rows(run_dir / "history.jsonl"))
         recorded = state.round
-    roster = Roster(config, layout, image_shape, state.limits)
+    roster = Roster(config, layout, setting.image_shape, state.limits)
     roster.start(grid)
-    recorder = Recorder(config, layout, run_dir)
+    recorder = Recorder(setting, run_dir)
     recorder.go_on_after(recorded)
     log.info(recorder.cost(state))
+    log.info(recorder.evaluator.check.line)
     strategy = CoverageAvg(config, layout, roster, state)
     written: list[Client] = []
 

@@ -3,20 +3,19 @@
 from fractions import Fraction
 from functools import cache
 
-from common.config import RunConfig, parse_fleet
-from common.data import load_dataset
+from common.config import RunConfig
 from common.errors import UserError
-from common.network import initial_weights, layout_of
-from common.submodels import Layout
+from common.network import initial_weights
 from server.evaluation.distances import NEIGHBOURS
 from server.evaluation.torchscript import load_network
 from server.fleet import fleet_of, request_for
-from server.policies import GlobalWeights, coverage_layout, submodel_for
+from server.policies import GlobalWeights, submodel_for
 from server.pretrained.start import starting_weights
+from server.setting import Setting, prepare
 
 
-def preflight(config: RunConfig, resumed: bool = False) -> Layout:
-    """Check that a configuration fits together and return the full model's layout.
+def preflight(config: RunConfig, resumed: bool = False) -> Setting:
+    """Check that a configuration fits together and return what it stands for.
 
     Assignments of every rate are tried, so that a policy which cannot serve this model says so now.
     Where a run starts is of no account to one that is `resumed`.
@@ -27,7 +26,8 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
             take part, `init` is not a model of this architecture, or the features' file cannot be
             used; the line names the key.
     """
-    train, test = load_dataset(config.data, config.shape)
+    setting = prepare(config)
+    train, test = setting.splits
     if len(train) <= NEIGHBOURS or len(test) < 2:
         raise UserError(
             f"data: {config.data} has {len(train)} images to train on and {len(test)} held out; "
@@ -65,27 +65,27 @@ def preflight(config: RunConfig, resumed: bool = False) -> Layout:
         )
     if config.evaluation.features != "classifier":
         load_network(config.evaluation.features)
-    layout = coverage_layout(config.policy, layout_of(config.model, channels))
-    rates = parse_fleet(config.fleet)
+    rates = config.client_rates
     if len(rates) > len(train):
         raise UserError(
             f"fleet: {len(rates)} clients cannot share the {len(train)} images of {config.data}; "
             f"name 1 to {len(train)} clients"
         )
-    rehearse(config, layout, channels)
+    rehearse(setting)
     if not resumed:
         starting_weights(config, channels)
-    return layout
+    return setting
 
 
-def rehearse(config: RunConfig, layout: Layout, image_channels: int) -> None:
+def rehearse(setting: Setting) -> None:
     """Try assignments of every rate: those of the first two rounds and the last, each twice.
 
     Raises:
         UserError: Nobody may take part, a rate does not fit the atoms, or the policy cannot serve
             the layout or does not answer the same question the same way.
     """
-    rates = parse_fleet(config.fleet)
+    config, layout = setting.config, setting.layout
+    rates = config.client_rates
     if config.participants == "full" and Fraction(1) not in rates:
         raise UserError("participants: 'full' leaves no client of rate 1 in this fleet")
     fleet = fleet_of(rates, [(0, 0)] * len(rates))
@@ -95,7 +95,7 @@ def rehearse(config: RunConfig, layout: Layout, image_channels: int) -> None:
             layout.kept_per_atom(client.rate)
         except UserError as error:
             raise UserError(f"fleet: the {client.count} clients of {error}") from None
-    theta = cache(lambda: initial_weights(config.model, image_channels, config.seed))
+    theta = cache(lambda: initial_weights(config.model, setting.image_shape[0], config.seed))
     for client in classes:
         for round in sorted({1, 2, config.rounds}):
             first, again = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,12 +39,13 @@ app = typer.Typer(
 app.add_typer(theory, name="theory")
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         typer.echo(f"scorequilt {version('scorequilt')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -57,7 +59,10 @@ def _options(
 
 @app.command()
 def run(
-    source: Annotated[str | None, typer.Argument(metavar="[PRESET|FILE.toml]")] = None,
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[PRESET|FILE.toml]", help="What to run; default digits."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key; repeat.")
     ] = None,
@@ -68,7 +73,6 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
-    from common.config import parse_fleet
     from server.preflight import preflight
     from server.record.lock import only_writer
     from server.state import checkpoints
@@ -104,7 +108,7 @@ def run(
     try:
         with progress:
             result = run_simulation(
-                config.to_flat(), len(parse_fleet(config.fleet)), PROJECT, target, progress.update
+                config.to_flat(), len(config.client_rates), PROJECT, target, progress.update
             )
     except KeyboardInterrupt:
         typer.echo(f"stopped; {resuming}", err=True)
@@ -112,12 +116,14 @@ def run(
     except RunFailed as error:
         raise UserError(f"{error}; {resuming}") from None
     _deliver(target)
+    if failures := progress.failures():
+        typer.echo(failures, err=True)
     typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
 
 
 def _deliver(run_dir: Path) -> None:
     """Draw a finished run's pictures, write its model and say what it amounts to."""
-    from simulations.archive.trained import verdict
+    from simulations.archive.record import verdict
     from simulations.pictures.runs import draw_run
     from simulations.results.export import export_run
 
@@ -141,6 +147,8 @@ app.command()(restoration.restore)
 
 def main() -> None:
     """Run the console script."""
+    # We only write files. A notebook's backend in the environment would fail on import.
+    os.environ["MPLBACKEND"] = "Agg"
     app(prog_name="scorequilt")
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # Compiled loops stay out: what the hook wraps cannot be compiled.
 CHECKED = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for package in ("common", "server", "client")
+    for package in ("common", "server", "client", "simulations")
     for path in (ROOT / package).rglob("*.py")
     if path.stem not in ("__init__", "kernels")
 ]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tomli_w
 
@@ -20,7 +20,7 @@ from common.network.unet import layout_of
 from server.app import federate
 from server.record.history import read_rows
 from server.state.checkpoint import checkpoints, load_checkpoint
-from simulations.engine.processes import Processes, _table, free_ports
+from simulations.engine.processes import Processes, free_ports, running
 from simulations.engine.simulate import (
     ENVIRONMENT,
     _temporary_home,
@@ -44,7 +44,7 @@ TINY: dict[str, Scalar] = {
     "evaluation.evaluations": 2,
 }
 TIMES = ("seconds_train", "seconds_aggregate", "seconds_evaluate", "seconds_slowest")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="descendants are found in /proc")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="tried on Linux alone")
 
 
 def tiny(**changes: Scalar) -> RunConfig:
@@ -105,9 +105,9 @@ def engine(
             yield processes, path
     finally:
         # Orphans of a child that was killed; there are some only where a test fails.
-        for pid in mentioning(f"SCOREQUILT_TEST={folder}"):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for process in mentioning(f"SCOREQUILT_TEST={folder}"):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         print(path.read_text()[-8000:])  # pytest shows it if the test fails
 
 
@@ -148,37 +148,35 @@ def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
         time.sleep(0.02)
 
 
-def descendants(pid: int) -> dict[int, str]:
-    """Return the living descendants of a process, itself included, with their start times."""
-    table = _table()
-    family = {pid: table[pid][1]}
-    while found := {
-        child: start
-        for child, (parent, start) in table.items()
-        if parent in family and child not in family
-    }:
-        family |= found
-    return family
+def descendants(pid: int) -> set[psutil.Process]:
+    """Return the descendants of a process, itself included."""
+    process = psutil.Process(pid)
+    return {process, *process.children(recursive=True)}
 
 
-def alive(family: Mapping[int, str]) -> dict[int, str]:
+def alive(family: set[psutil.Process]) -> dict[psutil.Process, str]:
     """Return which of `family` still run, with their command lines."""
-    table = _table()
-    left = [pid for pid, start in family.items() if pid in table and table[pid][1] == start]
-    return {pid: _read(pid, "cmdline") for pid in left}
+    return {process: _command(process) for process in family & running().keys()}
 
 
-def mentioning(text: str) -> dict[int, str]:
+def mentioning(text: str) -> dict[psutil.Process, str]:
     """Return the processes with `text` in their command line or environment, ourselves excepted."""
     return {
-        pid: _read(pid, "cmdline")
-        for pid in _table()
-        if pid != os.getpid() and (text in _read(pid, "cmdline") or text in _read(pid, "environ"))
+        process: _command(process)
+        for process in running()
+        if process.pid != os.getpid() and (text in _command(process) or text in _variables(process))
     }
 
 
-def _read(pid: int, name: str) -> str:
+def _command(process: psutil.Process) -> str:
     try:
-        return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace").replace("\0", " ")
-    except OSError:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _variables(process: psutil.Process) -> str:
+    try:
+        return " ".join(f"{name}={value}" for name, value in process.environ().items())
+    except (psutil.Error, OSError):
         return ""

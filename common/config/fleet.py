@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from functools import cache
 
 from common.errors import UserError
 
@@ -9,6 +10,7 @@ CODE_RATES = {code: Fraction(4 if code == 1 else 3 if code < 5 else 2, 4) for co
 """The model rate of each of Zhou's client types."""
 
 
+@cache
 def parse_fleet(text: str) -> tuple[Fraction, ...]:
     """Return the model rate of each client, strongest class first as written.
 

@@ -8,6 +8,7 @@ float and str, so lists are written as ``"32,64"`` and nested keys as dotted, ke
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -86,6 +87,11 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property
+    def client_rates(self) -> tuple[Fraction, ...]:
+        """The model rate of each client of the fleet, in the order of partitions."""
+        return parse_fleet(self.fleet)
+
+    @property
     def shape(self) -> tuple[int, int, int] | None:
         """(C, H, W) of the images where `image_shape` says so, None for the data set's own."""
         if not self.image_shape:
@@ -122,7 +128,7 @@ class RunConfig(Section):
             config = cls.model_validate(tree)
         except ValidationError as error:
             raise UserError(_one_line(error, cls)) from None
-        parse_fleet(config.fleet)
+        _ = config.client_rates  # a fleet that does not parse is refused here
         return config
 
     def to_flat(self) -> dict[str, Scalar]:

@@ -1,10 +1,9 @@
 """Data sets and how they are dealt out to clients.
 
-Building a data set or a partition imports scikit-learn or flwr-datasets, which takes seconds; both
-are therefore built once and cached, and a client that starts on a warm cache imports neither.
+Building a data set imports scikit-learn, which takes seconds; it is therefore built once and
+cached, and a client that starts on a warm cache does not import it.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import NamedTuple
@@ -168,23 +167,8 @@ def load_partition(
     if not 0 <= partition_id < num_partitions:
         raise UserError(f"partition-id {partition_id} is not in 0..{num_partitions - 1}")
     train = load_dataset(data, shape).train
-    key = {
-        "labels": hashlib.sha256(train.labels.tobytes()).hexdigest(),
-        "partition": partition,
-        "alpha": float(alpha) if partition == "dirichlet" else None,
-        "num_partitions": num_partitions,
-        "seed": seed,
-        "format": CACHE_FORMAT,
-        **_versions("flwr-datasets", "numpy"),
-    }
-
-    def build() -> dict[str, np.ndarray]:
-        parts = partition_indices(train.labels, partition, num_partitions, alpha, seed)
-        ends = np.cumsum([len(part) for part in parts])
-        return {"indices": np.concatenate(parts), "ends": ends}
-
-    cached = cached_arrays(f"partition-{data.partition(':')[0]}", key, build)
-    return train.select(np.split(cached["indices"], cached["ends"][:-1])[partition_id])
+    parts = partition_indices(train.labels, partition, num_partitions, alpha, seed)
+    return train.select(parts[partition_id])
 
 
 def _split_own(source: str, own: OwnImages) -> Splits:

@@ -1,7 +1,5 @@
 """How a data set is dealt out to clients."""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Int64
 
@@ -41,8 +39,10 @@ def partition_indices(
     order = rng.permutation(len(labels))
     if kind == "classes":
         parts = _by_class(labels, order, num_partitions)
+    elif kind == "dirichlet":
+        parts = _dirichlet(labels, order, num_partitions, alpha, int(rng.integers(2**31)))
     else:
-        parts = _by_flower(labels, order, kind, num_partitions, alpha, int(rng.integers(2**31)))
+        parts = np.array_split(order, num_partitions)
     for i, part in enumerate(parts):
         if len(part) == 0:
             largest = max(range(num_partitions), key=lambda j: len(parts[j]))
@@ -56,32 +56,27 @@ PARTITIONS = ("iid", "dirichlet", "classes")
 def _by_class(labels: _Indices, order: _Indices, num_partitions: int) -> list[_Indices]:
     """Deal whole classes out; clients that hold the same classes share them evenly."""
     groups = min(int(labels.max()) + 1, num_partitions)
-    parts: list[_Indices] = []
-    for client in range(num_partitions):
-        theirs = order[labels[order] % groups == client % groups]
-        sharing = len(range(client % groups, num_partitions, groups))
-        parts.append(theirs[client // groups :: sharing])
-    return parts
-
-
-def _by_flower(
-    labels: _Indices, order: _Indices, kind: str, num_partitions: int, alpha: float, seed: int
-) -> list[_Indices]:
-    """Deal images out with flwr-datasets, in memory, so nothing is ever looked up on a hub."""
-    import datasets
-    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
-
-    partitioner: Any = IidPartitioner(num_partitions)
-    if kind == "dirichlet":
-        partitioner = DirichletPartitioner(
-            num_partitions,
-            partition_by="label",
-            alpha=float(alpha),
-            min_partition_size=0,
-            seed=seed,
-        )
-    partitioner.dataset = datasets.Dataset.from_dict({"index": order, "label": labels[order]})
+    members = [order[labels[order] % groups == group] for group in range(groups)]
+    sharing = [len(range(group, num_partitions, groups)) for group in range(groups)]
     return [
-        np.asarray(partitioner.load_partition(i)["index"], dtype=np.int64)
-        for i in range(num_partitions)
+        members[client % groups][client // groups :: sharing[client % groups]]
+        for client in range(num_partitions)
     ]
+
+
+def _dirichlet(
+    labels: _Indices, order: _Indices, num_partitions: int, alpha: float, seed: int
+) -> list[_Indices]:
+    """Cut each class by proportions from Dir(alpha); draw for draw what flwr-datasets deals out."""
+    rng = np.random.default_rng(seed)
+    pieces: list[list[_Indices]] = [[] for _ in range(num_partitions)]
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        shares = rng.dirichlet(np.full(num_partitions, float(alpha)))
+        cuts = (np.cumsum(shares) * len(members)).astype(int)[:-1]
+        for theirs, piece in zip(pieces, np.split(members, cuts), strict=True):
+            theirs.append(piece)
+    parts = [np.concatenate(theirs) for theirs in pieces]
+    for part in parts:
+        rng.shuffle(part)  # else a client's images lie class by class
+    return parts

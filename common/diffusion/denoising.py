@@ -126,6 +126,15 @@ def guided(denoiser: Denoiser, null_class: int, weight: float) -> Denoiser:
     return denoise
 
 
+def for_sampling(
+    denoiser: Denoiser, *, clip: bool, guidance: float = 0.0, null_class: int = 0
+) -> Denoiser:
+    """Return a denoiser as samplers ask it: `guided` if `guidance` is not 0, then `clipped`."""
+    if guidance:
+        denoiser = guided(denoiser, null_class, guidance)
+    return clipped(denoiser) if clip else denoiser
+
+
 def denoising_loss(
     denoiser: Denoiser,
     x0: Images,

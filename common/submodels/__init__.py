@@ -17,6 +17,7 @@ from common.submodels.submodel import (
     nested_coordinates,
     pruning_error,
     scatter,
+    submodel_of_rate,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "pruning_error",
     "scatter",
     "submodel_from_bitmask",
+    "submodel_of_rate",
 ]

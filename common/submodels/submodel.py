@@ -37,6 +37,7 @@ __all__ = [
     "pairs",
     "pruning_error",
     "scatter",
+    "submodel_of_rate",
 ]
 
 Index = tuple[NDArray[np.int64], ...]
@@ -189,6 +190,15 @@ def full_submodel(layout: Layout) -> Submodel:
     return Submodel.from_positions(
         layout, layout.atom, {name: np.arange(layout.atom) for name in layout.axes}
     )
+
+
+def submodel_of_rate(layout: Layout, rate: Fraction) -> Submodel:
+    """Return the width of a model rate: the first positions of every atom, so widths are nested.
+
+    Raises:
+        UserError: The rate does not fit the model's atoms.
+    """
+    return narrowed(full_submodel(layout), layout.kept_per_atom(rate))
 
 
 def extract(theta: Float32[np.ndarray, "P"], submodel: Submodel) -> Float32[np.ndarray, "kept"]:

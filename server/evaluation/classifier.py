@@ -1,11 +1,13 @@
 """The classifier whose features the sample distances are measured in.
 
+It tells the data's kinds apart: their classes, or clusters where there are none (`kinds_of`).
 Inception weights are made for photographs and have to be downloaded; a small classifier trained on
 the data's own training split sees what matters in 8x8 digits, costs seconds and needs no network.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch.nn import functional
 from common.cache import cached_arrays
 from common.data import ImageData, Splits
 from common.seeding import SERVER, rng_for, torch_generator
+from server.evaluation.kinds import kinds_of
 
 # All of these are part of the cache key and, through the weights, of the digest.
 SETTINGS: Mapping[str, float] = {
@@ -64,7 +67,7 @@ class Classifier(nn.Module):
 
 
 class FeatureExtractor:
-    """The trained classifier of one data set.
+    """The trained classifier of one data set's kinds.
 
     The first use trains it on `splits.train`, on one thread and with fixed seeds, and keeps the
     weights in the cache; so the same data give the same weights on the same machine.
@@ -73,11 +76,13 @@ class FeatureExtractor:
         num_features: F, the dimension of `features`.
         digest: the first 12 hex digits of the weights' SHA-256. Distances measured under different
             digests cannot be compared.
+        kinds: what it tells apart.
         accuracy: the share of `splits.test` that it classifies correctly.
     """
 
     def __init__(self, splits: Splits) -> None:
-        train = splits.train
+        self.kinds = kinds_of(splits)
+        train = replace(splits.train, labels=self.kinds.train, num_classes=self.kinds.count)
         with torch.device("meta"):  # a skeleton; drawing weights would advance global randomness
             self._classifier = Classifier(train.image_shape, train.num_classes)
         key = {
@@ -94,7 +99,7 @@ class FeatureExtractor:
         self.num_features = int(SETTINGS["features"])
         self.digest = _digest(weights)
         predicted = self.probabilities(torch.from_numpy(splits.test.images)).argmax(dim=1)
-        self.accuracy = float((predicted.numpy() == splits.test.labels).mean())
+        self.accuracy = float((predicted.numpy() == self.kinds.test).mean())
 
     def features(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N F"]:
         """Features of images in [-1, 1]; float64, as covariances of them are to be."""
@@ -111,7 +116,7 @@ class FeatureExtractor:
         return torch.from_numpy(cached_arrays(f"features-{train.name}", key, build)["features"])
 
     def probabilities(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N K"]:
-        """Probability of each class for images in [-1, 1]."""
+        """Probability of each kind for images in [-1, 1]."""
         return self._batched(self._classifier, images).double().softmax(dim=1)
 
     @torch.no_grad()

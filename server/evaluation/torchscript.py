@@ -24,7 +24,7 @@ BATCH = 32  # of images that such networks enlarge to 299 x 299
 
 
 class FileFeatures(FeatureExtractor):
-    """Features of a TorchScript network; classes are still the data's own classifier's.
+    """Features of a TorchScript network; kinds are still our own classifier's.
 
     The network is given images (N, 3, H, W) as uint8, grey ones three times over, and enlarges them
     itself if it wants to. Where its `forward` takes `return_features`, that is set.

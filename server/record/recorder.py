@@ -8,36 +8,23 @@ writes them again, the same.
 import math
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from jaxtyping import Float32
-from torch import Tensor
 
-from common.config import RunConfig, parse_fleet
-from common.data import load_dataset
-from common.diffusion import SAMPLERS, Denoiser
+from common.diffusion import SAMPLERS
 from common.files import write_json
-from common.network import submodel_denoiser
-from common.seeding import SERVER, rng_for
-from common.submodels import Layout, Submodel, full_submodel
 from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
 from server.evaluation.build import evaluator_for
-from server.policies import Request, elementwise, submodel_for
 from server.record.history import History, HistoryRow, best_round
 from server.record.pictures import save_grid
 from server.record.report import RoundReport
+from server.record.scores import final_scores, round_scores
+from server.setting import Setting
 from server.state import ServerState, checkpoints, discard_old, round_of, save_checkpoint
-
-Network = tuple[Float32[np.ndarray, "P"], Submodel]
-"""Global weights and the part of them to sample from."""
 
 GRID_IMAGES = 64
 """Images in the picture of a round."""
@@ -48,24 +35,17 @@ class Recorder:
     """Evaluates a state and writes the run directory.
 
     Args:
-        config: The run's configuration.
-        layout: The full model's layout.
+        setting: The run's.
         run_dir: The run directory.
     """
 
-    config: RunConfig
-    layout: Layout
+    setting: Setting
     run_dir: Path
 
     def __post_init__(self) -> None:
-        self.splits = load_dataset(self.config.data, self.config.shape)
-        self.evaluator = evaluator_for(self.config, self.splits)
+        self.config, self.layout = self.setting.config, self.setting.layout
+        self.evaluator = evaluator_for(self.config, self.setting.splits)
         self.history = History(self.run_dir / "history.jsonl")
-
-    def denoiser(self, theta: Float32[np.ndarray, "P"], submodel: Submodel) -> Denoiser:
-        """Return a submodel of some global weights as a denoiser."""
-        channels = self.splits.train.image_shape[0]
-        return submodel_denoiser(self.config, theta, submodel, channels)
 
     def record(self, state: ServerState, report: RoundReport, coverage: Coverage) -> None:
         """Write everything about a complete round.
@@ -140,7 +120,7 @@ class Recorder:
 
     @torch.no_grad()
     def _seconds_per_batch(self, state: ServerState) -> float:
-        denoiser, t = self.denoiser(state.ema, full_submodel(self.layout)), torch.tensor(1.0)
+        denoiser, t = self.setting.denoiser(state.ema), torch.tensor(1.0)
         noise, labels = self.evaluator.noise, self.evaluator.labels
         denoiser(noise, t.double(), **labels)  # the first call sets up what later ones reuse
         started = time.perf_counter()
@@ -148,85 +128,15 @@ class Recorder:
         return time.perf_counter() - started
 
     def _evaluate(self, state: ServerState) -> dict[str, float]:
-        """Sample from the raw and the first averaged weights, score both and draw the latter."""
-        full = full_submodel(self.layout)
-        raw, images = self.sample_all([(state.theta, full), (state.ema, full)])
+        """Score the raw and the first averaged weights and draw what the latter sample."""
+        scores, images = round_scores(self.setting, self.evaluator, state)
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / f"round-{state.round:04d}.png")
-        held_out = self.evaluator.held_out_loss(self.denoiser(state.ema, full))
-        return {
-            "frechet": self.evaluator.frechet(raw),
-            "frechet_ema": self.evaluator.frechet(images),
-            "held_out_loss": held_out.mean,
-            "held_out_score_loss": held_out.score,
-        }
-
-    def sample_all(self, networks: Sequence[Network]) -> list[Tensor]:
-        """Sample from several networks at once, each on a thread of its own and built there.
-
-        One thread to a network uses two cores better than two threads inside every operation, which
-        wait for each other some hundred times a step, and for anything else that runs.
-        """
-        workers = min(len(networks), os.cpu_count() or 1)
-        with ThreadPoolExecutor(workers) as pool:
-            return list(
-                pool.map(lambda each: self.evaluator.sample(self.denoiser(*each)), networks)
-            )
-
-    def _widths(self) -> tuple[Fraction, ...]:
-        """Return the widths that the fleet trains; masked submodels all have the full one."""
-        return () if elementwise(self.config.policy) else parse_fleet(self.config.fleet)
+        return scores
 
     def summarise(self, state: ServerState) -> dict[str, Any]:
-        """Judge every width by every average, name what samples best, write `summary.json`."""
-        rates = sorted({Fraction(1), *self._widths()}, reverse=True)
-        half_lives = [str(half_life) for half_life in self.config.ema.half_life]
-        submodels = {str(rate): evaluation_submodel(self.layout, rate) for rate in rates}
-        pairs = [(rate, half_life) for rate in submodels for half_life in half_lives]
-        networks = [
-            (ema, submodel) for submodel in submodels.values() for ema in state.emas
-        ]  # in the order of pairs
-        pictures = dict(zip(pairs, self.sample_all(networks), strict=True))
-        frechet = {pair: self.evaluator.frechet(images) for pair, images in pictures.items()}
-        widths: dict[str, Any] = {}
-        for rate, submodel in submodels.items():
-            scores = {half_life: frechet[rate, half_life] for half_life in half_lives}
-            chosen = min(scores, key=lambda half_life: _nan_last(scores[half_life]))
-            widths[rate] = {
-                "frechet_ema": scores[chosen],
-                "half_life": chosen,
-                "frechet_by_half_life": scores,
-                "parameters": submodel.size,
-            }
-        best = min(widths, key=lambda rate: _nan_last(widths[rate]["frechet_ema"]))
-        half_life = widths[best]["half_life"]
-        images = pictures[best, half_life]
-        denoiser = self.denoiser(state.emas[half_lives.index(half_life)], submodels[best])
+        """Write `summary.json` and draw what samples best in the end."""
+        best = best_round(self.history.rows())
+        summary, images = final_scores(self.setting, self.evaluator, state, best)
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / "final.png")
-        summary = {
-            "rounds": state.round,
-            "best_round": best_round(self.history.rows()),
-            "best_rate": best,
-            "best_half_life": half_life,
-            "frechet_ema": widths[best]["frechet_ema"],
-            "frechet_noise": self.evaluator.noise_baseline,
-            "frechet_held_out": self.evaluator.reference,
-            "frechet_fraction_of_noise": widths[best]["frechet_ema"]
-            / self.evaluator.noise_baseline,
-            "widths": widths,
-            "samples": self.config.evaluation.samples,
-            "classifier": self.evaluator.digest,
-            "held_out_loss_by_u": self.evaluator.held_out_loss(denoiser).by_u,
-            "report": self.evaluator.report(images),
-        }
         write_json(self.run_dir / "summary.json", summary)
         return summary
-
-
-def evaluation_submodel(layout: Layout, rate: Fraction) -> Submodel:
-    """Return the submodel by which a width is judged: the first positions of every atom."""
-    rng = rng_for(0, 0, SERVER, "unused by static")
-    return submodel_for("static", Request(layout, layout.kept_per_atom(rate), 0, 1, 1, rng))
-
-
-def _nan_last(value: float) -> float:
-    return math.inf if math.isnan(value) else value

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-Run = Annotated[str, typer.Argument(help="A run directory, or its name below runs/.")]
+RunArgument = Annotated[str, typer.Argument(help="A run directory, or its name below runs/.")]
 
 
-Round = Annotated[
+RoundOption = Annotated[
     str | None,
     typer.Option("--round", metavar="N|best", help="A kept checkpoint's; default the last."),
 ]

@@ -2,12 +2,12 @@
 
 Flower puts its own children into new sessions, so killing a process group is not enough: we follow
 parents to children, and orphans by a variable that they inherit. Only what descends from a process
-started here is ever signalled.
+started here is ever signalled. macOS shows nobody the variables of its own programs, so of orphans
+only others, such as Python's, are found there.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+import psutil
+
 GRACE = 4.0
 
 ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -30,7 +32,6 @@ Every array of a model is memory that the system clears a page at a time, and in
 dozen of them in each process; with pages of 4 KiB that can take longer than what is done to them.
 """
 
-PROC = Path("/proc")
 MARK = "SCOREQUILT_ENGINE"
 """The variable by which we know descendants whose parents have died."""
 
@@ -43,8 +44,8 @@ _TIE_TO_PARENT = (
 class Processes:
     """A context whose children, and their descendants, are gone when it is left.
 
-    Must be used from one thread, which outlives the children. Without /proc (not Linux) only the
-    children are seen; Flower's and Ray's descendants then end by themselves soon after.
+    Must be used from one thread, which outlives the children. When this process is itself killed,
+    its children end on Linux alone.
 
     Args:
         environment: all variables of the children.
@@ -53,8 +54,8 @@ class Processes:
     """
 
     def __init__(self, environment: Mapping[str, str], folder: Path, log: IO[bytes]) -> None:
-        self._mark = f"{MARK}={uuid.uuid4().hex}"
-        self._environment = {**environment, MARK: self._mark.partition("=")[2]}
+        self._mark = uuid.uuid4().hex
+        self._environment = {**environment, MARK: self._mark}
         self._folder = folder
         self._log = log
         self._children: list[subprocess.Popen[bytes]] = []
@@ -91,11 +92,10 @@ class Processes:
         return [child for child in self._children if child.poll() is not None]
 
     def runs(self, program: str) -> bool:
-        """Say whether a descendant runs a script of that name; never without /proc."""
-        for pid in self._family({}):
-            with suppress(OSError):
-                words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
-                if any(Path(word).name == program for word in words.split("\0")[:2]):
+        """Say whether a descendant runs a script of that name."""
+        for process in self._family(set()):
+            with suppress(psutil.Error):
+                if any(Path(word).name == program for word in process.cmdline()[:2]):
                     return True
         return False
 
@@ -111,61 +111,55 @@ class Processes:
             family |= self._family(left)
         # What is killed first cannot start anything more; a second look finds what it just had.
         while left := self._left(family):
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             time.sleep(0.05)
             family |= self._family(self._marked() | left)
         self._children.clear()
 
-    def _marked(self) -> dict[int, str]:
-        """The processes that inherited our mark, with when each was started."""
-        mark, table = self._mark.encode(), _table()
-        found = {}
-        for pid, (_, start) in table.items():
-            with suppress(OSError):
-                if mark in (PROC / str(pid) / "environ").read_bytes().split(b"\0"):
-                    found[pid] = start
+    def _marked(self) -> set[psutil.Process]:
+        """The processes that inherited our mark, as far as their environment can be read."""
+        found = set()
+        for process in running():
+            with suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == self._mark:
+                    found.add(process)
         return found
 
-    def _family(self, known: Mapping[int, str]) -> dict[int, str]:
-        """The living children, `known` and all their descendants, with when each was started."""
-        table = _table()
-        family = {pid: table[pid][1] for pid in known if pid in table}
-        family |= {
-            child.pid: table.get(child.pid, (0, ""))[1]
-            for child in self._children
-            if child.poll() is None
-        }
-        while found := {
-            pid: start
-            for pid, (parent, start) in table.items()
-            if parent in family and pid not in family
-        }:
-            family |= found
+    def _family(self, known: set[psutil.Process]) -> set[psutil.Process]:
+        """The living children, `known` and all their descendants."""
+        children = {child.pid for child in self._children if child.poll() is None}
+        processes = running()
+        family = {each for each in processes if each.pid in children or each in known}
+        found = family
+        while found:
+            parents = {each.pid for each in found}
+            found = {each for each, parent in processes.items() if parent in parents} - family
+            family = family | found
         return family
 
-    def _left(self, family: Mapping[int, str]) -> dict[int, str]:
-        """Those of `family` that still run; the start time tells them from a reused number."""
-        running = {child.pid: "" for child in self._children if child.poll() is None}
-        if not (table := _table()):
-            return running
-        return {
-            pid: start for pid, start in family.items() if pid in table and table[pid][1] == start
-        }
+    def _left(self, family: set[psutil.Process]) -> set[psutil.Process]:
+        """Those of `family` that still run."""
+        for child in self._children:
+            child.poll()  # nobody else collects those that have ended
+        return family & running().keys()
 
 
-def _table() -> dict[int, tuple[int, str]]:
-    """Every running process' parent and start time, {} where there is no /proc."""
-    table = {}
-    for entry in PROC.glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError):
-            # The name, in parentheses, may itself hold spaces and parentheses.
-            fields = entry.read_text().rpartition(")")[2].split()
-            # A zombie has ended; who should collect it may never do so.
-            if fields[0] not in "ZX":
-                table[int(entry.parent.name)] = (int(fields[1]), fields[19])
-    return table
+def running() -> dict[psutil.Process, int]:
+    """Return every running process with its parent's number.
+
+    psutil tells a process from another of the same number by when it was started.
+    """
+    found = {}
+    for pid in psutil.pids():
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            with process.oneshot():
+                # A zombie has ended; who should collect it may never do so.
+                if process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                    found[process] = process.ppid()
+    return found
 
 
 def free_ports(count: int) -> list[int]:

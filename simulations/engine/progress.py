@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from rich import progress as rich
@@ -19,6 +20,7 @@ class Progress:
         self._quiet = quiet
         self._seen = (0, 0.0)
         self._rows = read_rows(history)  # not empty where a run is resumed
+        self._failing: dict[str, str] = {}
         self._started = False
         columns = [
             *(rich.SpinnerColumn(), rich.TextColumn("{task.description}"), rich.BarColumn()),
@@ -44,15 +46,39 @@ class Progress:
         if new and not self._started:
             self._bar.start_task(self._task)
             self._started = True
-        if not self._quiet and not self._console.is_terminal:
-            for row in new:
+        for row in new if not self._quiet else ():
+            if not self._console.is_terminal:
                 self._console.print(f"round {row['round']}  {_figures(row)}", highlight=False)
+            for line in self._news(row):
+                self._console.print(line, highlight=False, markup=False)
         done = self._rows[-1]["round"] if self._rows else 0
         self._bar.update(self._task, description=phase, completed=done, figures=self.figures())
 
     def figures(self) -> str:
         """Return the last row's loss and Fréchet distance, as far as there are any."""
         return _figures(self._rows[-1]) if self._rows else ""
+
+    def failures(self) -> str:
+        """Return a line on the clients that failed in this history, empty if none did."""
+        rounds = Counter(client for row in self._rows for client in row.get("failures") or {})
+        trained = sum(row["round"] > 0 for row in self._rows)
+        if not rounds:
+            return ""
+        last = {c: why for row in self._rows for c, why in (row.get("failures") or {}).items()}
+        each = (
+            f"client {client} in {count} of {trained} rounds ({last[client]})"
+            for client, count in sorted(rounds.items(), key=lambda item: (-item[1], int(item[0])))
+        )
+        return f"failed: {', '.join(each)}"
+
+    def _news(self, row: Row) -> list[str]:
+        """Return a line for each client that fails now and did not, or otherwise, just before."""
+        before, self._failing = self._failing, dict(row.get("failures") or {})
+        return [
+            f"round {row['round']}: client {client} failed: {why}"
+            for client, why in self._failing.items()
+            if before.get(client) != why
+        ]
 
     def _new_rows(self) -> list[Row]:
         if not self._history.exists():
@@ -69,6 +95,7 @@ class Progress:
 
 def _figures(row: Row) -> str:
     names = {"loss": "loss", "frechet_ema": "Fréchet EMA"}
-    return "  ".join(
-        f"{label} {row[key]:.4g}" for key, label in names.items() if row.get(key) is not None
-    )
+    parts = [f"{label} {row[key]:.4g}" for key, label in names.items() if row.get(key) is not None]
+    if row.get("clients_failed"):
+        parts.append(f"{row['clients_replied']} of {row['clients_asked']} clients")
+    return "  ".join(parts)

@@ -48,7 +48,12 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leaves a GPU visible to clients that claim none
     "PYTHONUNBUFFERED": "1",  # the log is there when something dies
+    "MPLBACKEND": "Agg",  # a notebook's is unknown to Matplotlib where its kernel is not installed
 }
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "ws_proxy", "wss_proxy")
+"""Not for the engine: all it speaks to is on this machine, which a proxy would look for elsewhere,
+and httpx refuses a SOCKS proxy even where `no_proxy` exempts every address."""
 
 
 class RunFailed(UserError):
@@ -127,7 +132,7 @@ def run_simulation(
         while submitted.poll() is None:
             notify("running")
             _check(processes, submitted)
-            if time.monotonic() > looked_at + 1:  # it reads all of /proc
+            if time.monotonic() > looked_at + 1:  # it looks at every process
                 looked_at = time.monotonic()
                 if processes.runs(SERVER_APP):
                     seen_at = looked_at
@@ -154,11 +159,16 @@ def run_simulation(
 
 
 def _environment(home: Path, threads: int, ray_port: int) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if name.lower() not in PROXIES}
     # Flower starts its own programs by name.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    path = os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", "")])
+    # It runs the apps in a folder apart, where a relative path of the user's means nothing.
+    modules = [part for part in ours.get("PYTHONPATH", "").split(os.pathsep) if part]
+    if modules:
+        ours["PYTHONPATH"] = os.pathsep.join(str(Path(part).absolute()) for part in modules)
     return {
         **ALLOCATOR,
-        **os.environ,
+        **ours,
         **ENVIRONMENT,
         "PATH": path,
         "FLWR_HOME": str(home),

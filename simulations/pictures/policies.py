@@ -1,4 +1,4 @@
-"""Draw what each policy keeps, round by round: ``python -m simulations.pictures.policies OUT.png``."""
+"""What each policy keeps, by round: ``python -m simulations.pictures.policies OUT.png``."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from common.config import RunConfig, parse_fleet
+from common.config import RunConfig
 from common.network import initial_weights, layout_of
 from server.fleet import Client, fleet_of, request_for
 from server.policies import POLICIES, GlobalWeights, elementwise, submodel_for
@@ -46,7 +46,7 @@ def _kept(policy: str) -> np.ndarray:
     """Return 1 where the client keeps something and 0 where not, with a gap of 2 between."""
     config = RunConfig(policy=policy, fleet=CODE if policy.startswith("quarters") else FLEET)
     layout = layout_of(config.model, 1)
-    rates = parse_fleet(config.fleet)
+    rates = config.client_rates
     client: Client = next(
         c for c in fleet_of(rates, [(0, 0)] * len(rates)) if c.rate == max(rates) / 2
     )

@@ -11,14 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from common.data import load_dataset
 from common.errors import UserError
 from common.files import atomic_write
-from common.network import layout_of
-from server.policies import coverage_layout
-from server.state import checkpoints, load_checkpoint
-from simulations.archive.trained import Run, read_run
+from simulations.archive.record import RunRecord, read_run
 from simulations.pictures.coverage import coverage_figure
+
+FIGURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
+"""What a figure can be written as."""
 
 STRIP_ROUNDS = 12
 mpl.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True})
@@ -26,7 +25,7 @@ mpl.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": Tru
 
 def draw_run(path: Path) -> list[Path]:
     """Draw all pictures of one run into its folder ``plots`` and return their paths."""
-    run, folder = read_run(path), path / "plots"
+    run, folder = _with_rounds(path), path / "plots"
     return [
         save_figure(convergence([run]), folder / "convergence.png"),
         save_figure(coverage(run), folder / "coverage.png"),
@@ -36,13 +35,25 @@ def draw_run(path: Path) -> list[Path]:
 
 def draw_comparison(paths: Sequence[Path], out: Path) -> Path:
     """Lay the convergence curves of several runs over each other."""
-    return save_figure(convergence([read_run(path) for path in paths]), out)
+    return save_figure(convergence([_with_rounds(path) for path in paths]), out)
 
 
-def convergence(runs: Sequence[Run]) -> Figure:
+def _with_rounds(path: Path) -> RunRecord:
+    """Open a run directory that holds something to draw.
+
+    Raises:
+        UserError: It is not a run directory, or has no complete round yet.
+    """
+    run = read_run(path)
+    if not run.rows:
+        raise UserError(f"{path}: no complete round yet, so there is nothing to draw")
+    return run
+
+
+def convergence(runs: Sequence[RunRecord]) -> Figure:
     """Draw Fréchet distance and loss against rounds, and distance against bytes sent."""
     figure = Figure(figsize=(13, 4), layout="constrained")
-    distance, loss, cost = figure.subplots(1, 3)
+    distance, loss, traffic = figure.subplots(1, 3)
     for number, run in enumerate(runs):
         colour = f"C{number % 10}"
         label = run.name if len(runs) > 1 else "averaged weights"
@@ -56,44 +67,41 @@ def convergence(runs: Sequence[Run]) -> Figure:
         loss.plot(*run.series("loss"), ":", color=colour, label=training_label)
         sent = np.cumsum([row["bytes_up"] + row["bytes_down"] for row in run.rows]) / 2**20
         at = dict(zip((row["round"] for row in run.rows), sent, strict=True))
-        cost.plot([at[r] for r in rounds], averaged, "-o", ms=3, color=colour, label=label)
-    for axes in (distance, cost):
+        traffic.plot([at[r] for r in rounds], averaged, "-o", ms=3, color=colour, label=label)
+    for axes in (distance, traffic):
         _reference_lines(axes, runs[0])
         axes.set(yscale="log", ylabel="Fréchet classifier distance")
         axes.legend(fontsize=8)
     for axes in (distance, loss):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     distance.set(xlabel="round", title="sample quality")
-    cost.set(xlabel="MiB sent and received by all clients", title="sample quality by traffic")
+    traffic.set(xlabel="MiB sent and received by all clients", title="sample quality by traffic")
     loss.set(xlabel="round", ylabel="denoising loss per pixel", yscale="log", title="loss")
     loss.legend(fontsize=8)
     return figure
 
 
-def _reference_lines(axes: Axes, run: Run) -> None:
+def _reference_lines(axes: Axes, run: RunRecord) -> None:
     """Mark what pure noise and real held-out images score."""
-    if run.summary is not None:
+    if run.summary and run.summary["frechet_noise"] is not None:
         axes.axhline(run.summary["frechet_noise"], color="0.5", lw=1, ls="-.", label="pure noise")
         axes.axhline(run.summary["frechet_held_out"], color="0.5", lw=1, label="held-out images")
 
 
-def coverage(run: Run) -> Figure:
+def coverage(run: RunRecord) -> Figure:
     """Draw how often each layer was trained in a run, and how that came about."""
-    config = run.config
-    full = layout_of(config.model, load_dataset(config.data, config.shape).train.image_shape[0])
-    layout = coverage_layout(config.policy, full)
-    state = load_checkpoint(checkpoints(run.path / "checkpoints")[-1], config, layout)
+    config, state = run.config, run.state()
     title = f"{run.name}: policy {config.policy}, fleet {config.fleet}, {state.round} rounds"
-    return coverage_figure(layout, state.counts, state.round, run.rows[1:], title)
+    return coverage_figure(run.setting.layout, state.counts, state.round, run.rows[1:], title)
 
 
-def strip(run: Run) -> Figure:
+def strip(run: RunRecord) -> Figure:
     """Draw the same noises after successive rounds: each column is one noise, each row a round."""
     pictures = sorted((run.path / "samples").glob("round-*.png"))
     if not pictures:
         raise UserError(f"{run.path}: no samples yet, so there is nothing to draw")
     chosen = np.unique(np.linspace(0, len(pictures) - 1, STRIP_ROUNDS).round().astype(int))
-    side = load_dataset(run.config.data, run.config.shape).train.image_shape[1]
+    side = run.setting.image_shape[1]
     figure = Figure(figsize=(6, 0.75 * len(chosen)), layout="constrained")
     rows = figure.subplots(len(chosen), 1, squeeze=False).ravel()
     for axes, i in zip(rows, chosen, strict=True):
@@ -112,8 +120,14 @@ def strip(run: Run) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, atomically, and return where."""
+    """Write a figure in the format of the suffix, atomically, and return where.
+
+    Raises:
+        UserError: The suffix is none of `FIGURES`.
+    """
+    if path.suffix.lower() not in FIGURES:
+        raise UserError(f"out: {path} ends in none of {', '.join(FIGURES)}")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format=path.suffix.lower().removeprefix("."), dpi=110)
     atomic_write(path, buffer.getvalue())
     return path

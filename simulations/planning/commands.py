@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Source = Annotated[str, typer.Argument(metavar="[PRESET|FILE.toml]")]
+Source = Annotated[str, typer.Argument(metavar="[PRESET|FILE.toml]", help="The configuration.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key; repeat.")
 ]
@@ -56,19 +56,22 @@ def cost(
     from fractions import Fraction
 
     from common.config import parse_fleet
-    from common.data import load_dataset
     from common.errors import UserError
-    from common.network import layout_of
+    from server.setting import prepare
     from simulations.archive.configs import load_config
     from simulations.planning.cost import fit_rate, measure_costs, parse_bytes, table
 
     config = load_config(source, list(overrides or []))
     memory = math.inf if fit_memory is None else parse_bytes("--fit-memory", fit_memory)
-    shape = load_dataset(config.data, config.shape).train.image_shape
-    atom = layout_of(config.model, shape[0]).atom
+    setting = prepare(config)
+    shape, atom = setting.image_shape, setting.layout.atom
     # An atom of many channels allows more rates than anybody wants to wait for.
     allowed = {Fraction(k, atom) for k in range(1, atom + 1)} if atom <= 8 else set()
-    wanted = set(parse_fleet(rates or config.fleet)) | (set() if rates else allowed) | {Fraction(1)}
+    wanted = (
+        set(parse_fleet(rates) if rates else config.client_rates)
+        | (set() if rates else allowed)
+        | {Fraction(1)}
+    )
     costs = measure_costs(config, shape, sorted(wanted, reverse=True))
     typer.echo(
         f"batch of {config.batch_size}, images {'x'.join(map(str, shape))}, one thread; a "

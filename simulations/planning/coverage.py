@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from common.config import RunConfig, parse_fleet
-from common.data import load_dataset
-from common.network import layout_of
+from common.config import RunConfig
 from common.submodels import Layout
 from server.coverage import (
     Coverage,
@@ -21,15 +19,10 @@ from server.coverage import (
     round_summary,
 )
 from server.fleet import fleet_of, participants, request_for
-from server.policies import (
-    GlobalWeights,
-    bitmask_of,
-    coverage_layout,
-    looks_at_weights,
-    policy_named,
-)
+from server.policies import GlobalWeights, bitmask_of, looks_at_weights, policy_named
 from server.preflight import rehearse
 from server.pretrained.start import starting_weights
+from server.setting import prepare
 from server.state import no_masks
 
 AT_ONCE = 1000
@@ -81,12 +74,12 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
     Raises:
         UserError: The fleet, the policy and the model do not fit together.
     """
-    channels = load_dataset(config.data, config.shape).train.image_shape[0]
-    layout = coverage_layout(config.policy, layout_of(config.model, channels))
-    rehearse(config, layout, channels)
-    rates = parse_fleet(config.fleet)
+    setting = prepare(config)
+    layout = setting.layout
+    rehearse(setting)
+    rates = config.client_rates
     fleet = fleet_of(rates, [(0, 0)] * len(rates))
-    weights = GlobalWeights(layout, lambda: starting_weights(config, channels))
+    weights = GlobalWeights(layout, lambda: starting_weights(config, setting.image_shape[0]))
     counts, last = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
     masks, changes, updates, rows = no_masks(layout, config), np.empty(0), 0, []
     policy = policy_named(config.policy)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
+
 MIB = 2**20
 
 
@@ -30,10 +32,14 @@ def interleaved(
 
 
 class PeakMemory:
-    """Counts a process's resident memory from now on; Linux only.
+    """Counts a process's resident memory from now on.
 
+    Linux only: no other system forgets a peak, and psutil, which reads them all, knows of none.
     Resident memory is what the kernel has given, whoever in the process asked for it: arrays,
     PyTorch's activations and workspaces alike, and what the allocator keeps for later.
+
+    Raises:
+        UserError: This is not Linux.
     """
 
     def __init__(self) -> None:
@@ -59,5 +65,5 @@ def _status(key: str) -> int:
     status = Path("/proc/self/status")
     found = re.search(rf"{key}:\s*(\d+) kB", status.read_text() if status.exists() else "")
     if found is None:
-        raise RuntimeError("peak memory is read from Linux' /proc")
+        raise UserError(f"peak memory can be measured on Linux alone: {status} does not tell {key}")
     return int(found[1]) * 1024

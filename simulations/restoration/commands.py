@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from simulations.archive.arguments import Run
+from simulations.archive.arguments import RunArgument
 from simulations.archive.directory import find_run
 
 
 def restore(
-    run: Run,
+    run: RunArgument,
     images: Annotated[str, typer.Argument(help="A picture, a folder of them, or `held-out`.")],
     task: Annotated[str, typer.Option(help="denoise, inpaint, superres or lowlight.")],
     sigma: Annotated[float, typer.Option(help="Noise to add; black and white are 2 apart.")] = 0.2,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from common.data import fit_picture, load_dataset, open_picture
+from common.data import ImageData, fit_picture, open_picture
 from common.errors import UserError
 
 HELD_OUT = "held-out"
@@ -29,8 +29,8 @@ class Pictures(NamedTuple):
     fitted: int
 
 
-def read_images(source: str, data: str, shape: tuple[int, int, int], count: int) -> Pictures:
-    """Read a picture, a folder of them, or a data set's held-out images.
+def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
+    """Read a picture, a folder of them, or take the held-out images.
 
     Grey and colour follow the run. A larger picture is cropped in its middle to the run's
     proportions and then made smaller; a smaller one is refused, since a blur of our own making
@@ -39,8 +39,7 @@ def read_images(source: str, data: str, shape: tuple[int, int, int], count: int)
     Args:
         source: A PNG or JPEG file, a folder of them (taken in the order of their names), or
             `held-out`.
-        data: The name of the run's data set.
-        shape: (C, H, W) of the run's images, C 1 or 3.
+        held_out: The run's own; C is 1 or 3 and what is read gets their shape.
         count: How many to take, at most.
 
     Raises:
@@ -48,10 +47,10 @@ def read_images(source: str, data: str, shape: tuple[int, int, int], count: int)
             small.
     """
     if source == HELD_OUT:
-        test = load_dataset(data, shape).test
         # Evenly over all of them, since neighbours may show the same place.
-        test = test.select(np.linspace(0, len(test) - 1, min(count, len(test))).astype(np.int64))
-        return Pictures(torch.from_numpy(test.images), torch.from_numpy(test.labels), 0)
+        places = np.linspace(0, len(held_out) - 1, min(count, len(held_out))).astype(np.int64)
+        chosen = held_out.select(places)
+        return Pictures(torch.from_numpy(chosen.images), torch.from_numpy(chosen.labels), 0)
     path = Path(source)
     if path.is_dir():
         paths = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
@@ -61,7 +60,7 @@ def read_images(source: str, data: str, shape: tuple[int, int, int], count: int)
         paths = [path]
     else:
         raise UserError(f"{path}: no such file or folder (or say {HELD_OUT})")
-    read = [_read(each, shape) for each in paths[:count]]
+    read = [_read(each, held_out.image_shape) for each in paths[:count]]
     images = torch.stack([image for image, _ in read])
     return Pictures(images, None, sum(fitted for _, fitted in read))
 

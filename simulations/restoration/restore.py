@@ -12,16 +12,16 @@ from torch import Tensor
 from torchmetrics.functional.image.psnr import peak_signal_noise_ratio
 from torchmetrics.functional.image.ssim import structural_similarity_index_measure
 
-from common.diffusion import CLOCKS, Grid, clipped, edm_grid
+from common.diffusion import CLOCKS, Grid, edm_grid, for_sampling
 from common.errors import UserError
 from common.files import write_json
-from common.network import submodel_denoiser
 from common.seeding import SERVER, rng_for, torch_generator
-from common.submodels import full_submodel, narrowed
 from server.record.pictures import save_grid
-from simulations.archive.trained import TrainedRun, averaged_weights, parse_rate, read_trained_run
+from server.state import ServerState
+from simulations.archive.record import RunRecord, read_run
+from simulations.restoration.degradations import Degradation
 from simulations.restoration.images import Pictures, read_images
-from simulations.restoration.posterior import Degradation, evaluations, posterior_sample
+from simulations.restoration.posterior import evaluations, posterior_sample
 from simulations.restoration.tasks import TASKS, Task, gaussian_filter
 from simulations.results.sample import BATCH
 
@@ -86,20 +86,21 @@ def restore_run(
     for key, value, minimum in least:
         if value < minimum:
             raise UserError(f"{key}: must be at least {minimum}, not {value}")
-    run = read_trained_run(run_dir)
-    shape = run.train.image_shape
+    run = read_run(run_dir)
+    state = run.state()
+    shape = run.setting.image_shape
     if math.prod(shape) > MOST_VALUES:
         raise UserError(f"{run_dir}: its images have over {MOST_VALUES} values, too many for this")
     if task == "superres" and (shape[1] % factor or shape[2] % factor):
         raise UserError(f"factor: {factor} does not divide the run's {shape[2]}x{shape[1]} pixels")
-    pictures = read_images(source, run.config.data, shape, count)
+    pictures = read_images(source, run.setting.splits.test, count)
     lost = TASKS[task].degradation(shape, sigma, factor)
     observed = lost.observe(pictures.images, _generator(seed, "restore-noise"))
 
     started = time.perf_counter()
     labels = _labels(run, pictures, class_label)
     grid = edm_grid(CLOCKS[run.config.clock], STEPS, DELTA)
-    drawn = _draw(run, lost, observed, labels, grid, draws, seed, progress)
+    drawn = _draw(run, state, lost, observed, labels, grid, draws, seed, progress)
     seconds = time.perf_counter() - started
     widths, baseline = _best_baseline(TASKS[task], lost, observed, factor, pictures.images)
     images = {
@@ -118,7 +119,7 @@ def restore_run(
         "source": source,
         "images": len(pictures.images),
         "fitted": pictures.fitted,
-        "round": run.state.round,
+        "round": state.round,
         "evaluations_per_draw": evaluations(lost, grid),
         "seconds": seconds,
         "baseline": TASKS[task].baseline_name,
@@ -137,7 +138,8 @@ def restore_run(
 
 
 def _draw(
-    run: TrainedRun,
+    run: RunRecord,
+    state: ServerState,
     lost: Degradation,
     observed: Float64[Tensor, "n m"],
     labels: dict[str, Tensor],
@@ -147,13 +149,11 @@ def _draw(
     progress: Callable[[int, int], None] | None,
 ) -> Float[Tensor, "draws n C H W"]:
     """Return draws from the posterior of every observation."""
-    rate = parse_rate(run.summary.get("best_rate", "1"))
-    weights, _ = averaged_weights(run, rate)
-    submodel = narrowed(full_submodel(run.layout), run.layout.kept_per_atom(rate))
-    denoiser = submodel_denoiser(run.config, weights, submodel, lost.shape[0])
-    if run.config.evaluation.clip:
-        denoiser = clipped(denoiser)
-    covariance = torch.cov(torch.from_numpy(run.train.images).flatten(1).double().T)
+    rate = run.rate()
+    weights, _ = run.averaged(state, rate)
+    clip = run.config.evaluation.clip
+    denoiser = for_sampling(run.setting.denoiser(weights, rate), clip=clip)
+    covariance = torch.cov(torch.from_numpy(run.setting.splits.train.images).flatten(1).double().T)
     covariance = covariance + RIDGE * torch.eye(len(covariance), dtype=torch.float64)
     observed = observed.repeat(draws, 1)
     labels = {key: value.repeat(draws) for key, value in labels.items()}
@@ -178,7 +178,7 @@ def _draw(
     return images.unflatten(0, (draws, -1))
 
 
-def _labels(run: TrainedRun, pictures: Pictures, label: int | None) -> dict[str, Tensor]:
+def _labels(run: RunRecord, pictures: Pictures, label: int | None) -> dict[str, Tensor]:
     """Return the denoiser's keyword arguments: nothing for an unconditional model."""
     classes = run.config.model.num_classes
     if not classes:

@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from simulations.restoration.posterior import Degradation, Shape, averaging, inpainting, noising
+from simulations.restoration.degradations import (
+    Degradation,
+    Shape,
+    averaging,
+    inpainting,
+    noising,
+)
 
 WIDTHS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
 """Of Gaussian filters, in pixels; 0 leaves images alone."""

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from simulations.archive.arguments import Round, Run
+from simulations.archive.arguments import RoundOption, RunArgument
 from simulations.archive.directory import find_run
 
 
 def plot(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run directories, or names below runs/.")
+    ],
     out: Annotated[Path, typer.Option(help="Picture that compares several runs.")] = Path(
         "comparison.png"
     ),
@@ -29,7 +31,7 @@ def plot(
 
 
 def sample(
-    run: Run,
+    run: RunArgument,
     count: Annotated[int, typer.Option("-n", "--count", help="Images to draw.")] = 64,
     sampler: Annotated[str | None, typer.Option(help="A sampler; default the run's.")] = None,
     evaluations: Annotated[
@@ -45,10 +47,13 @@ def sample(
     guidance: Annotated[
         float | None, typer.Option(help="Weight of classifier-free guidance; default the run's.")
     ] = None,
-    round: Round = None,
+    round: RoundOption = None,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
     raw: Annotated[bool, typer.Option("--raw", help="Last weights, not averaged ones.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A PNG file; default in the run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A sheet (.png, .jpg, .pdf …), .npz, or a folder for single files."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Draw images from a run's weights."""
@@ -71,11 +76,11 @@ def sample(
 
 
 def evaluate(
-    run: Run,
+    run: RunArgument,
     rate: Annotated[
         str | None, typer.Option(help="Width, such as 1/2; default the one that samples best.")
     ] = None,
-    round: Round = None,
+    round: RoundOption = None,
     full: Annotated[bool, typer.Option("--full", help="Bits per value, too.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Last weights, not averaged ones.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No tables.")] = False,
@@ -93,9 +98,9 @@ def evaluate(
 
 
 def export(
-    run: Run,
+    run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="A folder; default RUN/model.")] = None,
-    round: Round = None,
+    round: RoundOption = None,
 ) -> None:
     """Write a run's averaged weights as a model that opens in diffusers."""
     folder = find_run(run)

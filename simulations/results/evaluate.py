@@ -7,16 +7,15 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from common.data import Splits, load_dataset
+from common.data import Splits
 from common.diffusion import SAMPLERS
 from common.files import write_json
-from common.network import submodel_denoiser
-from common.submodels import full_submodel, narrowed
 from server.evaluation.build import evaluator_for
 from server.evaluation.distances import nearest
+from server.evaluation.full import full_report
 from server.evaluation.likelihood import held_out_bits
 from server.record.pictures import save_grid
-from simulations.archive.trained import averaged_weights, parse_rate, read_trained_run
+from simulations.archive.record import read_run
 
 NEAREST = "nearest.png"
 SHOWN = 12
@@ -39,38 +38,34 @@ def evaluate_run(
         rate: Model rate of the width to judge; None takes the summary's best, else the full width.
         full: Bits per value as well, which takes longer than everything else together.
         raw: Judge the round's own weights, not their moving average.
-        round: A round as in `read_trained_run`; None is the last.
+        round: A round as in `RunRecord.state`; None is the last.
 
     Returns:
         What `evaluation.json` in the run then holds: what was judged, the keys of
-        `Evaluator.report`, `held_out_loss`, `held_out_loss_by_u`, and with `full` the keys of
+        `full_report`, `held_out_loss`, `held_out_loss_by_u`, and with `full` the keys of
         `held_out_bits`.
 
     Raises:
         UserError: The run cannot be read, or the rate does not fit its model.
     """
-    run = read_trained_run(run_dir, round)
-    config = run.config
-    chosen = parse_rate(run.summary.get("best_rate", "1") if rate is None else rate)
-    theta, which = averaged_weights(run, chosen)
-    splits = load_dataset(config.data, config.shape)
-    submodel = narrowed(full_submodel(run.layout), run.layout.kept_per_atom(chosen))
-    denoiser = submodel_denoiser(
-        config, run.state.theta if raw else theta, submodel, run.train.image_shape[0]
-    )
+    run = read_run(run_dir)
+    config, splits, state = run.config, run.setting.splits, run.state(round)
+    chosen = run.rate(rate)
+    averaged, which = run.averaged(state, chosen)
+    denoiser = run.setting.denoiser(state.theta if raw else averaged, chosen)
     evaluator = evaluator_for(config, splits)
     held_out = evaluator.held_out_loss(denoiser)
     images = evaluator.sample(denoiser)
     sampler = SAMPLERS[config.evaluation.sampler]
     result: dict[str, Any] = {
-        "round": run.state.round,
+        "round": state.round,
         "rate": str(chosen),
         "weights": "last" if raw else which,
         "samples": config.evaluation.samples,
         "sampler": config.evaluation.sampler,
         "evaluations": sampler.evaluations(sampler.steps_for(config.evaluation.evaluations)),
         "classifier": evaluator.digest,
-        **evaluator.report(images),
+        **full_report(evaluator, images),
         "held_out_loss": held_out.mean,
         "held_out_loss_by_u": held_out.by_u,
     }

@@ -4,7 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from server.pretrained.folder import export_pipeline
-from simulations.archive.trained import averaged_weights, read_trained_run
+from simulations.archive.record import read_run
 
 
 def export_run(run_dir: Path, out: Path | None = None, round: str | None = None) -> str:
@@ -13,7 +13,7 @@ def export_run(run_dir: Path, out: Path | None = None, round: str | None = None)
     Args:
         run_dir: The run directory.
         out: The folder; ``model`` in the run if None. An earlier export there is replaced.
-        round: As in `read_trained_run`.
+        round: As in `RunRecord.state`.
 
     Returns:
         Lines that say what was written where, and what to know about it.
@@ -21,14 +21,15 @@ def export_run(run_dir: Path, out: Path | None = None, round: str | None = None)
     Raises:
         UserError: The run cannot be read, or the folder not written or holding something else.
     """
-    run = read_trained_run(run_dir, round)
+    run = read_run(run_dir)
+    state = run.state(round)
     out = out or run_dir / "model"
-    channels, height, width = run.train.image_shape
+    channels, height, width = run.setting.image_shape
     size = height if height == width else (height, width)
-    averaged, which = averaged_weights(run, Fraction(1))
+    averaged, which = run.averaged(state, Fraction(1))
     export_pipeline(out, run.config, averaged, channels, size)
-    lines = [f"{out}: the {which} weights of round {run.state.round} at full width"]
-    best, widths = run.summary.get("best_rate", "1"), run.summary.get("widths", {})
+    lines = [f"{out}: the {which} weights of round {state.round} at full width"]
+    best, widths = run.summary.get("best_rate") or "1", run.summary.get("widths", {})
     scores = [widths.get(rate, {}).get("frechet_ema") for rate in (best, "1")]
     if best != "1" and None not in scores:
         lines.append(

@@ -1,4 +1,4 @@
-"""What a run leaves to use: pictures sampled from its weights, and a model that diffusers opens."""
+"""Pictures sampled from a run's weights."""
 
 import math
 from collections.abc import Callable
@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 
-from common.diffusion import CLOCKS, DELTA, GRIDS, SAMPLERS, Denoiser, clipped, guided, sample
+from common.diffusion import CLOCKS, DELTA, GRIDS, SAMPLERS, for_sampling, sample
 from common.errors import UserError
-from common.network import submodel_denoiser
 from common.seeding import SERVER, rng_for, torch_generator
-from common.submodels import full_submodel, narrowed
-from server.record.pictures import save_grid
-from simulations.archive.trained import TrainedRun, averaged_weights, parse_rate, read_trained_run
+from server.record.pictures import check_images_path, save_images
+from simulations.archive.record import RunRecord, read_run
 
 BATCH = 256
 """Images that the network sees at once."""
@@ -37,7 +34,7 @@ def sample_run(
     steps: int | None = None,
     round: str | None = None,
 ) -> str:
-    """Sample images from a run's weights and write them as one picture.
+    """Sample images from a run's weights and write them as a sheet, as files or as an array.
 
     Args:
         run_dir: The run directory.
@@ -50,12 +47,12 @@ def sample_run(
         guidance: Weight of classifier-free guidance, at least 0, for which every evaluation of the
             sampler asks the network twice; the run's own if None.
         seed: Of noise, classes and the sampler, 0 or greater. The same call gives the same picture.
-        out: A PNG file; ``samples/drawn.png`` in the run if None.
+        out: A sheet of all, ``.npz`` or a folder (`save_images`); ``samples/drawn.png`` if None.
         raw: Take the last round's weights, not their moving average. Of several averages it is
             the one that the summary found best at this width, before the run's end the first.
         progress: Called with the network's calls done and in total.
         steps: The sampler's steps, at least 1, in place of `evaluations`.
-        round: As in `read_trained_run`.
+        round: As in `RunRecord.state`.
 
     Returns:
         A line that says what was written where.
@@ -70,47 +67,43 @@ def sample_run(
             raise UserError(f"{key}: must be at least {minimum}, not {value}")
     if steps is not None and evaluations is not None:
         raise UserError("steps: say these or evaluations, not both")
-    run = read_trained_run(run_dir, round)
+    out = out or run_dir / "samples" / "drawn.png"
+    check_images_path(out)
+    run = read_run(run_dir)
+    state = run.state(round)
     sampler = sampler or run.config.evaluation.sampler
     if sampler not in SAMPLERS:
         raise UserError(f"sampler: '{sampler}' is not one of {', '.join(SAMPLERS)}")
     budget = evaluations or run.config.evaluation.evaluations
     steps = steps or SAMPLERS[sampler].steps_for(budget)
-    chosen = parse_rate(run.summary.get("best_rate", "1") if rate is None else rate)
+    chosen = run.rate(rate)
     weight = run.config.evaluation.guidance if guidance is None else guidance
-    averaged, which = averaged_weights(run, chosen)
-    denoiser = _denoiser(run, run.state.theta if raw else averaged, chosen, weight)
-    labels = _labels(run, count, class_label, seed)
-    grid = GRIDS[run.config.evaluation.grid](CLOCKS[run.config.clock], steps, DELTA)
-    noise = torch.randn(count, *run.train.image_shape, generator=_generator(seed, "sample-noise"))
-    steered = _generator(seed, "sample-sampler")
-    images = sample(sampler, denoiser, grid, noise, steered, BATCH, progress, **labels)
-    out = out or run_dir / "samples" / "drawn.png"
-    save_grid(images, out)
-    weights, used = "last" if raw else which, SAMPLERS[sampler].evaluations(steps)
-    return (
-        f"{out}: {count} images from the {weights} weights of round {run.state.round} at rate "
-        f"{chosen}, {sampler} in {used} evaluations{f' guided by {weight:g}' if weight else ''}"
-    )
-
-
-def _denoiser(
-    run: TrainedRun, theta: Float32[np.ndarray, "P"], rate: Fraction, guidance: float
-) -> Denoiser:
-    """Return the width by which the run was judged: the first positions of every atom."""
-    if guidance and not run.config.model.label_dropout:
+    if weight and not run.config.model.label_dropout:
         raise UserError(
             "guidance: the run's network has not learned without labels; train one with "
             "model.label-dropout"
         )
-    submodel = narrowed(full_submodel(run.layout), run.layout.kept_per_atom(rate))
-    denoiser = submodel_denoiser(run.config, theta, submodel, run.train.image_shape[0])
-    if guidance:
-        denoiser = guided(denoiser, run.config.model.num_classes, guidance)
-    return clipped(denoiser) if run.config.evaluation.clip else denoiser
+    averaged, which = run.averaged(state, chosen)
+    denoiser = for_sampling(
+        run.setting.denoiser(state.theta if raw else averaged, chosen),
+        clip=run.config.evaluation.clip,
+        guidance=weight,
+        null_class=run.config.model.num_classes,
+    )
+    labels = _labels(run, count, class_label, seed)
+    grid = GRIDS[run.config.evaluation.grid](CLOCKS[run.config.clock], steps, DELTA)
+    noise = torch.randn(count, *run.setting.image_shape, generator=_generator(seed, "sample-noise"))
+    steered = _generator(seed, "sample-sampler")
+    images = sample(sampler, denoiser, grid, noise, steered, BATCH, progress, **labels)
+    save_images(images, out)
+    weights, used = "last" if raw else which, SAMPLERS[sampler].evaluations(steps)
+    return (
+        f"{out}: {count} images from the {weights} weights of round {state.round} at rate "
+        f"{chosen}, {sampler} in {used} evaluations{f' guided by {weight:g}' if weight else ''}"
+    )
 
 
-def _labels(run: TrainedRun, count: int, label: int | None, seed: int) -> dict[str, Any]:
+def _labels(run: RunRecord, count: int, label: int | None, seed: int) -> dict[str, Any]:
     """Return the denoiser's keyword arguments: nothing for an unconditional model."""
     classes = run.config.model.num_classes
     if label is not None and not 0 <= label < classes:
@@ -118,7 +111,7 @@ def _labels(run: TrainedRun, count: int, label: int | None, seed: int) -> dict[s
         raise UserError(f"class: {label} is {reason}")
     if not classes:
         return {}
-    drawn = rng_for(seed, 0, SERVER, "sample-labels").choice(run.train.labels, count)
+    drawn = rng_for(seed, 0, SERVER, "sample-labels").choice(run.setting.splits.train.labels, count)
     return {"class_labels": torch.from_numpy(drawn if label is None else np.full(count, label))}
 
 

@@ -41,11 +41,13 @@ def density_of_samples(denoiser: Denoiser, grid: Grid) -> tuple[Points, Points]:
     return x, p
 
 
-def _smoothed(y: Points, centre: Points, mass: Points, c: float) -> Points:
+def _smoothed(
+    y: Float64[np.ndarray, "points"], centre: Points, mass: Points, c: float
+) -> Float64[np.ndarray, "points"]:
     """Return Σ mass N(y; centre, c²), from those centres alone that reach a block of points."""
     near = (centre > y[0] - REACH * c) & (centre < y[-1] + REACH * c)
     kernel = np.exp(-(((y[:, None] - centre[near]) / c) ** 2) / 2)
-    smoothed: Points = kernel @ mass[near] / (c * np.sqrt(2 * np.pi))
+    smoothed: Float64[np.ndarray, " points"] = kernel @ mass[near] / (c * np.sqrt(2 * np.pi))
     return smoothed
 
 

@@ -73,7 +73,7 @@ def _text(cell: Cell | Estimate) -> str:
     return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
 
 
-def slope(x: Sequence[float], y: Sequence[float]) -> Estimate:
+def slope(x: Sequence[float | int], y: Sequence[float | int]) -> Estimate:
     """Return the least-squares slope of log y on log x with Student's interval, n > 2 points."""
     u, v = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
     centred = u - u.mean()

@@ -10,15 +10,8 @@ import torch
 from torch import Tensor
 
 from common.diffusion.process import CLOCKS, alpha, edm_grid, sigma
-from simulations.restoration.posterior import (
-    Degradation,
-    averaging,
-    couplings,
-    inpainting,
-    noising,
-    posterior_sample,
-    split,
-)
+from simulations.restoration.degradations import Degradation, averaging, inpainting, noising
+from simulations.restoration.posterior import couplings, posterior_sample, split
 
 SHAPE = (1, 4, 4)
 DRAWS = 4000

@@ -52,7 +52,7 @@ def killed_after(steps: int) -> Iterator[list[str]]:
 
 def _scored(self: Recorder, state: ServerState) -> dict[str, float]:
     """Evaluate in no time; the last round takes the place of the first as the best."""
-    images = self.splits.train.images[:4]
+    images = self.setting.splits.train.images[:4]
     import torch
 
     save_grid(torch.from_numpy(images), self.run_dir / "samples" / f"round-{state.round:04d}.png")

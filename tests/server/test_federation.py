@@ -17,6 +17,7 @@ from common.wire.messages import SPEC, WEIGHTS
 from server.app import federate
 from server.record.history import read_rows
 from server.record.recorder import Recorder
+from server.setting import prepare
 from server.state.advance import initial_state
 from server.strategy import NoUsableReplyError
 from tests.federations import TINY, run, tiny_with
@@ -218,7 +219,7 @@ def test_the_cost_of_evaluation_is_said_before_the_first_round(
     config = tiny_with(rounds=3, evaluate_every=2)
     layout = layout_of(config.model, 1)
     state = initial_state(layout, np.zeros(layout.size, np.float32), TINY)
-    recorder = Recorder(config, layout, tmp_path)
+    recorder = Recorder(prepare(config), tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recorder, "_seconds_per_batch", lambda self, state: 64.0)
         patch.setattr("os.cpu_count", lambda: 1)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import tomli_w
 
@@ -215,9 +216,9 @@ def test_a_federation_of_hosts_outlives_its_network(tmp_path: Path, hosts: str) 
         until(lambda row: row["fleet_events"].get("0") == "left")
         _ip("-n", f"{hosts}s", "link", "set", cable, "up")
         until(lambda row: row["fleet_events"].get("0") == "joined")
-        for pid in descendants(members[1].pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, 9)
+        for process in descendants(members[1].pid):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         assert run.wait() == 0
     told = rows()
     assert [row["round"] for row in told] == list(range(1, ROUNDS + 1))

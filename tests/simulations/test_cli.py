@@ -2,10 +2,13 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -79,6 +82,24 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(words: tuple[str, ...], nam
     assert named in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not Path("runs").exists()
+
+
+def _commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command of a group, and what it takes, with the words that name it."""
+    yield words, command.params
+    for name, each in getattr(command, "commands", {}).items():
+        yield from _commands(each, *words, name)
+
+
+def test_help_explains_every_argument_and_option() -> None:
+    named = dict(_commands(typer.main.get_command(cli.app)))
+    assert len(named) > 15
+    for words, takes in named.items():
+        shown = CliRunner().invoke(cli.app, [*words, "--help"], env={"COLUMNS": "200"}).stdout
+        lines = [" ".join(line.split()) for line in shown.splitlines()]
+        for each in takes:
+            assert each.help, (words, each.name)
+            assert any(each.help in line for line in lines), (words, each.name)
 
 
 def test_version() -> None:
@@ -209,6 +230,28 @@ def test_progress_of_a_resumed_run_shows_only_what_is_new(tmp_path: Path) -> Non
     history.write_text(_row(0) + _row(1) + _row(2))
     progress.update("running")
     assert out.getvalue().split() == ["round", "2", "loss", "0.3333"]
+
+
+def test_clients_that_fail_show_while_it_happens_and_at_the_end(tmp_path: Path) -> None:
+    history, out = tmp_path / "history.jsonl", io.StringIO()
+    progress = Progress(history, 3, Console(file=out, width=200))
+    failing: list[dict[str, str]] = [{}, {}, {"5": "[memory]"}, {"5": "[memory]", "2": "no reply"}]
+    for round, failures in enumerate(failing):
+        numbers = {"clients_asked": 4, "clients_replied": 4 - len(failures)}
+        row = {"round": round, "loss": 1.0, "failures": failures, **numbers}
+        with history.open("a") as file:
+            file.write(json.dumps({**row, "clients_failed": len(failures)}) + "\n")
+        progress.update("running")
+    assert out.getvalue().splitlines() == [
+        *("round 0  loss 1", "round 1  loss 1", "round 2  loss 1  3 of 4 clients"),
+        "round 2: client 5 failed: [memory]",
+        "round 3  loss 1  2 of 4 clients",
+        "round 3: client 2 failed: no reply",  # that 5 still fails has been said
+    ]
+    assert progress.failures() == (
+        "failed: client 5 in 2 of 3 rounds ([memory]), client 2 in 1 of 3 rounds (no reply)"
+    )
+    assert Progress(tmp_path / "none", 3, Console(file=out)).failures() == ""
 
 
 def test_progress_bar_shows_rounds_and_quiet_shows_nothing(tmp_path: Path) -> None:

@@ -116,12 +116,12 @@ def constant(rate: float) -> Callable[[int], float]:
     return lambda _: rate
 
 
-def power(x: Sequence[float], norms: Norms) -> float:
+def power(x: Sequence[float | int], norms: Norms) -> float:
     """Return the slope of log mean norm on log x."""
     return float(np.polyfit(np.log(x), np.log(norms.mean(0)), 1)[0])
 
 
-def limit(x: Sequence[float], norms: Norms) -> float:
+def limit(x: Sequence[float | int], norms: Norms) -> float:
     """Return the value at 0 of the parabola through the mean norms, at least 0.
 
     Errors count relatively, so that the smallest x, where the norms may be small, decide.

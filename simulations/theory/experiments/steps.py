@@ -80,7 +80,7 @@ def _law_table(kappas: Sequence[float], laws: list[Law]) -> Table:
     return Table("Exact score, exponential integrator, nats per dimension", columns, rows)
 
 
-Needed = tuple[int, float, float, float]
+Needed = tuple[int, float, int, int]
 """A dimension, its horizon, and the steps by the Girsanov sum and by the divergence."""
 
 

@@ -111,6 +111,13 @@ def test_fleets() -> None:
     assert parse_fleet("1x2 1/2x1 0.25") == (1, 1, Fraction(1, 2), Fraction(1, 4))
 
 
+def test_the_rates_are_those_of_the_fleet_that_a_copy_was_given() -> None:
+    config = RunConfig(fleet="1x1 1/2x2")
+    assert config.client_rates == (1, Fraction(1, 2), Fraction(1, 2))
+    assert config.client_rates is config.client_rates, "parsed once"
+    assert config.model_copy(update={"fleet": "1/4"}).client_rates == (Fraction(1, 4),)
+
+
 def test_every_key_is_documented_with_its_default() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     rows = dict(re.findall(r"^\| `([a-z0-9.-]+)` \|(.*?)\|", page, flags=re.MULTILINE))

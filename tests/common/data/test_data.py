@@ -1,3 +1,4 @@
+import itertools
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from common.data.builtin import DATASETS
 from common.data.datasets import load_dataset, load_partition
 from common.data.partition import partition_indices
 from common.errors import UserError
+from common.seeding import SERVER, rng_for
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +123,47 @@ def test_whole_classes_go_to_clients_that_share_them_with_nobody_or_evenly() -> 
     many = partition_indices(labels, "classes", 24, 1.0, 0)
     assert [set(labels[part]) for part in many] == [{n % 10} for n in range(24)]
     assert sorted(len(many[n]) for n in (3, 13, 23)) == [10, 10, 10]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.01, 0.09, 0.5, 1.0, 30.0])
+def test_images_are_dealt_out_as_flwr_datasets_does(alpha: float) -> None:
+    for seed, (images, classes, clients) in itertools.product(
+        (0, 1, 2**31 - 1), ((12, 12, 12), (101, 3, 7), (1437, 10, 8), (5200, 16, 100), (9, 1, 4))
+    ):
+        labels = np.random.default_rng(seed).integers(0, classes, images) * 3  # with classes unseen
+        for kind in ("iid", "dirichlet"):
+            ours = partition_indices(labels, kind, clients, alpha, seed)
+            theirs = _dealt_by_flower(labels, kind, clients, alpha, seed)
+            for one, other in zip(ours, theirs, strict=True):
+                assert one.tolist() == other
+
+
+def _dealt_by_flower(
+    labels: np.ndarray, kind: str, clients: int, alpha: float, seed: int
+) -> list[list[int]]:
+    """What flwr-datasets makes of the same draws; where it leaves nothing, one of the largest's."""
+    import datasets
+    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, Partitioner
+
+    rng = rng_for(seed, 0, SERVER, "partition")
+    order = rng.permutation(len(labels))
+    partitioner: Partitioner = IidPartitioner(clients)
+    if kind == "dirichlet":
+        partitioner = DirichletPartitioner(
+            clients,
+            partition_by="label",
+            alpha=alpha,
+            min_partition_size=0,
+            self_balancing=False,
+            seed=int(rng.integers(2**31)),
+        )
+    partitioner.dataset = datasets.Dataset.from_dict({"index": order, "label": labels[order]})
+    parts = [list(partitioner.load_partition(client)["index"]) for client in range(clients)]
+    for part in parts:
+        if not part:
+            part.append(max(parts, key=len).pop())
+    return parts
 
 
 def test_partitions_that_cannot_be_dealt_are_refused() -> None:

@@ -1,7 +1,15 @@
+import math
+
 import pytest
 import torch
 
-from server.evaluation.distances import manifold_scores, mean_nearest, nearest, wasserstein
+from server.evaluation.distances import (
+    manifold_scores,
+    mean_nearest,
+    nearest,
+    sliced_wasserstein,
+    wasserstein,
+)
 
 
 def test_manifold_scores_by_hand() -> None:
@@ -47,3 +55,36 @@ def test_wasserstein_of_a_shift_is_its_length() -> None:
     points = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     shift = torch.tensor([3.0, 0.0, 0.0])
     assert wasserstein(points + shift, points) == pytest.approx(3 / 3**0.5, rel=1e-5)
+
+
+def test_sliced_wasserstein_by_hand() -> None:
+    points, others = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [4.0], [4.0]])
+    # In sixths of the mass: 0 0 0 3 3 3 against 1 1 4 4 4 4; on a line every direction is the line.
+    expected = ((1 + 1 + 16 + 1 + 1 + 1) / 6) ** 0.5
+    assert sliced_wasserstein(points, others, 3, 0) == pytest.approx(expected, rel=1e-15)
+    assert sliced_wasserstein(others.flip(0), others, 3, 0) == 0
+
+
+def test_sets_repeated_evenly_are_as_far_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points, others = torch.randn(7, 4, generator=generator), torch.randn(12, 4, generator=generator)
+    distance = sliced_wasserstein(points, others, 20, 5)
+    repeated = sliced_wasserstein(points.repeat(12, 1), others.repeat(7, 1), 20, 5)
+    assert distance == pytest.approx(repeated, rel=1e-14)
+    assert distance != pytest.approx(sliced_wasserstein(points, others, 20, 6), rel=1e-3)
+
+
+@pytest.mark.parametrize(("shape", "n", "m"), [((1, 8, 8), 256, 720), ((5,), 7, 13)])
+def test_wasserstein_distances_are_those_of_pot(shape: tuple[int, ...], n: int, m: int) -> None:
+    import ot
+
+    generator = torch.Generator().manual_seed(1)
+    points = torch.rand((n, *shape), generator=generator) * 2 - 1
+    others = torch.rand((m, *shape), generator=generator) - 1
+    ours, theirs = (x.flatten(1).double().numpy() for x in (points, others))
+    # POT adds up the weights 1/m, whose sum is off by some 1e-13.
+    expected = ot.sliced_wasserstein_distance(ours, theirs, n_projections=50, seed=3)
+    assert sliced_wasserstein(points, others, 50, 3) == pytest.approx(expected, rel=1e-12)
+    costs = ot.dist(ours, theirs[:n], "sqeuclidean")
+    expected = math.sqrt(ot.emd2([], [], costs) / ours.shape[1])
+    assert wasserstein(points, others[:n]) == pytest.approx(expected, rel=1e-14)

@@ -2,8 +2,10 @@
 
 import hashlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from server.evaluation import torchscript as file_features
 from server.evaluation.build import evaluator_for
 from server.evaluation.classifier import FeatureExtractor
 from server.evaluation.evaluator import Evaluator
+from server.evaluation.full import full_report
 from server.evaluation.torchscript import FileFeatures
 from server.preflight import preflight
 from simulations.archive.configs import load_config
@@ -77,12 +80,16 @@ def test_it_is_what_distances_are_measured_in_and_what_results_are_signed_with(
     path = Path(means.removeprefix("torchscript:"))
     assert evaluator.digest == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     train = torch.from_numpy(splits.train.images)
+    # Mean brightness cannot tell damaged images from good ones, and that is found out.
+    assert not evaluator.check.passed
+    assert np.isnan(evaluator.frechet(train))
+    evaluator.check = replace(evaluator.check, faults=())
     assert evaluator.frechet(train) == pytest.approx(0, abs=1e-6)
     brighter = evaluator.frechet((train + 0.2).clamp(-1, 1))
     assert 3 * 5**2 < brighter < 3 * 25.5**2, "three equal means, each brighter by some levels"
     ours = Evaluator(splits, evaluator.clock, samples=64, sampler="ddim", num_steps=2, seed=0)
     assert ours.digest == FeatureExtractor(splits).digest != evaluator.digest
-    report, expected = (each.report(train[:64]) for each in (evaluator, ours))
+    report, expected = (full_report(each, train[:64]) for each in (evaluator, ours))
     assert report["classes"] == expected["classes"], "classes are the classifier's all the same"
     monkeypatch.setattr(file_features, "BATCH", 7)
     assert evaluator.frechet(train[:64]) == pytest.approx(report["frechet"], rel=1e-9)

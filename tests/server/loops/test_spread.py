@@ -15,24 +15,29 @@ from tests.layouts import chain_layout
 LAYOUT = chain_layout()
 
 
+# The first three parameters end with neighbours that share a number.
+@pytest.mark.parametrize("layout", [LAYOUT, Layout(LAYOUT.parameters[:3], LAYOUT.atom)])
 @given(st.integers(0, LAYOUT.size - 1), st.integers(1, LAYOUT.size), st.booleans())
-def test_every_coordinate_meets_its_number(first: int, size: int, alike: bool) -> None:
+def test_every_coordinate_meets_its_number(
+    layout: Layout, first: int, size: int, alike: bool
+) -> None:
     """On any stretch of the model, with the numbers of all atoms or of one for all."""
     rng = np.random.default_rng(first)
-    numbers = rng.integers(0, 3, LAYOUT.coverage_size).astype(np.float64)
-    expected, parts = np.zeros(LAYOUT.size), []
-    for parameter, view in LAYOUT.coverage_views(numbers):
+    first %= layout.size
+    numbers = rng.integers(0, 3, layout.coverage_size).astype(np.float64)
+    expected, parts = np.zeros(layout.size), []
+    for parameter, view in layout.coverage_views(numbers):
         if alike and parameter.channels[0]:
             view[...] = np.tile(
-                view[: LAYOUT.atom], (len(view) // LAYOUT.atom,) + (1,) * (view.ndim - 1)
+                view[: layout.atom], (len(view) // layout.atom,) + (1,) * (view.ndim - 1)
             )
-        parts.append((view[: LAYOUT.atom] if alike and parameter.channels[0] else view).ravel())
-        LAYOUT.view(expected, parameter)[...] = view
-    values = rng.normal(size=LAYOUT.size)[first : first + size]
+        parts.append((view[: layout.atom] if alike and parameter.channels[0] else view).ravel())
+        layout.view(expected, parameter)[...] = view
+    values = rng.normal(size=layout.size)[first : first + size]
     expected = expected[first : first + size]
     default = read_only(np.full(values.size, 7, np.float32))
     out = np.empty(values.size, np.float32)
-    scale(values, first, *spread_out(LAYOUT, parts), default, out)
+    scale(values, first, *spread_out(layout, parts), default, out)
     np.testing.assert_array_equal(
         out, np.where(expected != 0, (values * expected).astype(np.float32), 7)
     )

@@ -9,11 +9,11 @@ import pytest
 
 from common.config.run import RunConfig
 from common.errors import UserError
-from common.network.unet import layout_of
 from server.app import federate
 from server.policies import foreign
 from server.policies.choose import policy_named
 from server.preflight import rehearse
+from server.setting import prepare
 from tests.federations import TINY
 from tests.local_grid import LocalGrid
 
@@ -102,8 +102,8 @@ def test_a_policy_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -
         return (offer,) if name in (None, "theirs") else ()
 
     monkeypatch.setattr(foreign, "entry_points", found)
-    rehearse(_config("theirs"), layout_of(TINY.model, 1), 1)
-    rehearse(_config("core+theirs"), layout_of(TINY.model, 1), 1)
+    rehearse(prepare(_config("theirs")))
+    rehearse(prepare(_config("core+theirs")))
     policy_named.cache_clear()
 
 

@@ -66,7 +66,7 @@ def test_a_run_that_goes_on_needs_the_folder_no_longer(tmp_path: Path) -> None:
     config = _from(tmp_path / "gone")
     with pytest.raises(UserError, match=r"init: .*gone/config\.json: not the configuration"):
         preflight(config)
-    assert preflight(config, resumed=True).size == layout_of(TINY.model, 1).size
+    assert preflight(config, resumed=True).layout.size == layout_of(TINY.model, 1).size
 
 
 def test_models_that_diffusers_wrote_are_taken_with_and_without_their_pipeline(
@@ -114,7 +114,7 @@ def test_dropout_and_the_null_class_are_no_other_architecture(tmp_path: Path) ->
     guided = MODEL.model_copy(update={"num_classes": 10, "label_dropout": 0.1})
     _export(tmp_path, TINY.model_copy(update={"model": guided}))
     again = guided.model_copy(update={"dropout": 0.2, "label_dropout": 0.3})
-    assert preflight(_from(tmp_path, model=again)).size == layout_of(guided, 1).size
+    assert preflight(_from(tmp_path, model=again)).layout.size == layout_of(guided, 1).size
     plain = guided.model_copy(update={"label_dropout": 0.0})
     with pytest.raises(UserError, match=r"--set model\.label-dropout=0\.1$"):
         preflight(_from(tmp_path, model=plain))

@@ -1,6 +1,5 @@
 """Every command of docs/deployment is one that the programs of today take, option by option."""
 
-import importlib
 import re
 import shlex
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 import click
 import pytest
 import typer
+import yaml
 
 from common.config.run import RunConfig
 from simulations.cli import app
@@ -46,8 +46,6 @@ def _commands() -> Iterator[str]:
 
 
 def _compose() -> dict[str, Any]:
-    # Ray brings it; we have no use for it but here.
-    yaml = importlib.import_module("yaml")
     read = yaml.safe_load(COMPOSE.read_text())
     assert isinstance(read, dict)
     return read
@@ -133,9 +131,31 @@ def test_the_containers_share_what_they_name() -> None:
         words = shlex.split(service["command"])
         paths = [word.partition(":")[2] if ":/" in word else word for word in words]
         for path in (each for each in paths if each.startswith("/")):
-            assert any(f"{path}/".startswith(f"{place}/") for place in mounted), (name, path)
+            # A folder is mounted itself, is below one that is, or is made up of mounted files.
+            inside = [f"{path}/".startswith(f"{place}/") for place in mounted]
+            holds = [place.startswith(f"{path}/") for place in mounted]
+            assert any(inside + holds), (name, path)
         if "join" in words:
             assert words[words.index("join") + 1] == "server:8000"
             partitions.add(words[words.index("--partition-id") + 1])
     assert partitions == {"0", "1"}
     assert services["server"]["ports"] == ["8000:8000"]
+
+
+def test_no_container_is_shown_the_key_that_signs_or_another_s() -> None:
+    for name, service in _compose()["services"].items():
+        keys = {v.split(":")[0] for v in service["volumes"] if "certs" in v and ".crt" not in v}
+        own = "./certs/server.key" if name == "server" else f"./certs/nodes/{name}.key"
+        assert keys == {own}
+
+
+def test_images_and_commits_hold_no_key_and_no_picture() -> None:
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in sent  # nothing that is not named after it
+    named = {line.removeprefix("!") for line in sent if line.startswith("!")}
+    copied = re.findall(r"^ *COPY (.*)$", COMPOSE.read_text(), re.MULTILINE)
+    assert {word for line in copied for word in line.split()[:-1]} == named
+    secrets = ("certs/ca.key", "docs/deployment/certs/nodes/barn.key", "barn.key")
+    for path in (*secrets, "docs/deployment/pictures/barn/a.png"):
+        done = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, check=False)
+        assert done.returncode == 0, path

@@ -1,13 +1,13 @@
 """`scorequilt run` and `flwr run` with Flower's real simulation engine."""
 
 import json
-import os
 import signal
 import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -47,13 +47,11 @@ def _rounds(run_dir: Path) -> list[int]:
     return [row["round"] for row in read_rows(history)] if history.exists() else []
 
 
-def _home_of(family: dict[int, str]) -> str:
+def _home_of(family: set[psutil.Process]) -> str:
     """The private folder of the engine that is in `family`."""
-    for pid in family:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        for each in variables:
-            if each.startswith(b"FLWR_HOME="):
-                return each.decode().removeprefix("FLWR_HOME=")
+    for process in family:
+        if home := process.environ().get("FLWR_HOME"):
+            return str(home)
     raise AssertionError("no engine has started")
 
 
@@ -91,7 +89,7 @@ def test_a_run_killed_in_part_or_as_a_whole_ends_and_resumes_to_the_bits_of_one_
     with engine(tmp_path) as (processes, output):
         file = write_toml(tiny(rounds=500, lr_schedule="constant"), tmp_path)
 
-        def started(*words: str) -> tuple[subprocess.Popen[bytes], dict[int, str]]:
+        def started(*words: str) -> tuple[subprocess.Popen[bytes], set[psutil.Process]]:
             begun = max(_rounds(run_dir), default=0)
             run = _start(processes, *words, "--quiet")
             wait_for(
@@ -106,9 +104,9 @@ def test_a_run_killed_in_part_or_as_a_whole_ends_and_resumes_to_the_bits_of_one_
             ("flower-superlink", "the engine broke: the SuperLink was killed by signal 9"),
         ):
             run, family = started(*words)
-            (victim,) = (pid for pid, line in alive(family).items() if f"/{program} " in line)
+            (victim,) = (each for each, line in alive(family).items() if f"/{program} " in line)
             family |= descendants(run.pid)
-            os.kill(victim, signal.SIGKILL)
+            victim.kill()
             assert run.wait(timeout=180) == 2
             assert not alive(family)
             said = output.read_text().splitlines()[-1]

@@ -10,11 +10,12 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from simulations.engine import simulate as run
-from simulations.engine.processes import Processes, free_ports, signals_interrupt
-from tests.engines import descendants
+from simulations.engine.processes import Processes, free_ports, running, signals_interrupt
+from tests.engines import descendants, linux
 
 # A child that starts a grandchild in a session of its own, as Flower does, and ignores SIGTERM.
 STUBBORN = """
@@ -35,21 +36,13 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 
 def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+    return pid in {process.pid for process in running()}
 
 
 def _pids(folder: Path) -> list[int]:
     return [int(text) for each in folder.iterdir() if (text := each.read_text())]
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="descendants are found in /proc")
-
-
-@linux
 def test_stop_reaches_grandchildren_that_left_the_session_and_ignore_sigterm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +71,7 @@ def test_orphans_of_a_child_that_was_killed_are_stopped_too(tmp_path: Path) -> N
         assert not group.runs("sleep")
         parent = group.start(sys.executable, "-c", child)
         _wait(lambda: group.runs("sleep"))
-        (orphan,) = (pid for pid in descendants(parent.pid) if pid != parent.pid)
+        (orphan,) = (each.pid for each in descendants(parent.pid) if each.pid != parent.pid)
         parent.kill()
         parent.wait()
         assert _runs(orphan)
@@ -100,9 +93,17 @@ with open(os.devnull, "wb") as log, Processes(os.environ, Path("/"), log) as gro
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as killed:
         assert killed.stdout is not None
         child = int(killed.stdout.readline())
-        _wait(lambda: "sleep" in Path(f"/proc/{child}/cmdline").read_text().split("\0")[0])
+        _wait(lambda: psutil.Process(child).cmdline()[0] == "sleep")
         killed.kill()
     _wait(lambda: not _runs(child))
+
+
+def test_what_has_ended_and_is_collected_by_nobody_does_not_run() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert psutil.Process(child.pid) in running()
+        child.kill()
+        _wait(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+        assert psutil.Process(child.pid) not in running()
 
 
 def test_ended_names_the_children_that_ended(tmp_path: Path) -> None:
@@ -178,4 +179,19 @@ def test_environment_of_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert environment["SCOREQUILT_CACHE"] == "/c"
     assert environment["RAY_ADDRESS"] == "127.0.0.1:4242"
     assert environment["OMP_NUM_THREADS"] == "2"
+
+
+def test_what_the_environment_is_set_up_for_elsewhere_does_not_reach_the_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(name, "socks5://proxy:1080")
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", "policies", "/opt/lib"]))
+    environment = run._environment(tmp_path, 2, 4242)
+    assert not [name for name in environment if name.lower().endswith("_proxy")]
+    assert environment["MPLBACKEND"] == "Agg"
+    theirs = [str(tmp_path), str(tmp_path / "policies"), "/opt/lib"]
+    assert environment["PYTHONPATH"] == os.pathsep.join(theirs)
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)

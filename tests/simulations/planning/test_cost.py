@@ -1,14 +1,16 @@
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from common.config.run import RunConfig
 from common.config.sections import ModelConfig
+from common.errors import UserError
 from common.network.unet import layout_of
 from common.submodels.submodel import full_submodel
 from simulations import cli
-from simulations.planning import cost
+from simulations.planning import cost, measure
 
 WORDS = ["cost", "--set", "batch-size=4", "--set", "model.widths=8,16", "--set", "model.groups=2"]
 
@@ -72,3 +74,11 @@ def test_what_cannot_be_measured_is_said_in_a_line(words: list[str], message: st
     done = CliRunner().invoke(cli.app, [*WORDS, *words])
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_where_no_peak_can_be_read_the_user_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "Path", lambda _: tmp_path / "no such file")
+    with pytest.raises(UserError, match="peak memory can be measured on Linux alone"):
+        measure.PeakMemory()

@@ -6,14 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.diffusion.process import CLOCKS, edm_grid
-from simulations.restoration.posterior import (
-    Degradation,
-    averaging,
-    evaluations,
-    inpainting,
-    noising,
-    posterior_sample,
-)
+from simulations.restoration.degradations import Degradation, averaging, inpainting, noising
+from simulations.restoration.posterior import evaluations, posterior_sample
 
 SHAPE = (3, 4, 6)
 KNOWN = torch.arange(24).reshape(4, 6) % 5 != 0

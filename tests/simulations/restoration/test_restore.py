@@ -13,13 +13,13 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from common.config.sections import EvaluationConfig
-from common.data.datasets import load_dataset
+from common.data.datasets import ImageData, load_dataset
 from common.errors import UserError
 from common.network.unet import initial_weights
+from server.setting import Setting
 from simulations import cli
-from simulations.archive.trained import read_trained_run
 from simulations.restoration import restore as module
-from simulations.restoration import tasks as damage
+from simulations.restoration import tasks
 from simulations.restoration.images import read_images
 from simulations.restoration.restore import restore_run
 from simulations.restoration.tasks import TASKS
@@ -45,7 +45,7 @@ def gaussian(monkeypatch: pytest.MonkeyPatch) -> None:
         rotated = (x.flatten(1).double() - a * mean) @ vectors
         return ((rotated * s / (a**2 * values + s**2)) @ vectors.T).reshape(x.shape).to(x)
 
-    monkeypatch.setattr(module, "submodel_denoiser", lambda *_: eps)
+    monkeypatch.setattr(Setting, "denoiser", lambda *_: eps)
 
 
 def _restore(run: Path, task: str, source: str = "held-out", **choices: Any) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def test_filling_takes_the_nearest_known_pixels() -> None:
     ramp = torch.linspace(-1, 1, 8).expand(1, *SHAPE)
     y = lost.apply(ramp.flatten(1).double())
     assert y.shape == (1, 48)  # all but the central 4 x 4
-    filled = damage._fill(lost, y, 2, 0.3)
+    filled = tasks._fill(lost, y, 2, 0.3)
     torch.testing.assert_close(filled[..., :2], ramp[..., :2])
     torch.testing.assert_close(filled[0, 0, 3:5, 2], ramp[0, 0, 3:5, 1], atol=0.01, rtol=0)
 
@@ -171,17 +171,13 @@ def test_filling_takes_the_nearest_known_pixels() -> None:
 def test_reads_pictures_in_order_and_fits_them_to_the_run(run: Path, tmp_path: Path) -> None:
     folder = _pictures(tmp_path / "some", (8, 8), (40, 16), (8, 8), mode="RGB")
     (folder / "notes.txt").write_text("not a picture")
-    read = read_images(str(folder), "digits", SHAPE, 3)
+    read = read_images(str(folder), load_dataset("digits").test, 3)
     assert read.images.shape == (3, *SHAPE)
     grey = torch.tensor([-1.0, -0.6, -0.2]).reshape(3, 1, 1, 1).expand(3, *SHAPE)
     torch.testing.assert_close(read.images, grey, atol=1e-6, rtol=0)
     assert (read.fitted, read.labels) == (1, None)
-    assert read_images(str(folder / "1.png"), "patches16", (3, 8, 8), 9).images.shape == (
-        1,
-        3,
-        8,
-        8,
-    )
+    colour = ImageData(np.zeros((1, 3, 8, 8), np.float32), np.zeros(1, np.int64), 1, "colour")
+    assert read_images(str(folder / "1.png"), colour, 9).images.shape == (1, 3, 8, 8)
     lines = restore_run(run, str(folder), "denoise", draws=1, count=2)
     assert "2 images, denoise" in lines
     assert lines.splitlines()[1] == "1 of them cropped and resized to 8x8"
@@ -189,18 +185,18 @@ def test_reads_pictures_in_order_and_fits_them_to_the_run(run: Path, tmp_path: P
 
 def test_held_out_images_are_spread_over_all() -> None:
     test = load_dataset("digits").test
-    read = read_images("held-out", "digits", SHAPE, 3)
+    read = read_images("held-out", test, 3)
     assert read.labels is not None
     assert read.labels.tolist() == test.labels[[0, 179, 359]].tolist()
     assert torch.equal(read.images[2], torch.from_numpy(test.images[359]))
-    everything = read_images("held-out", "digits", SHAPE, 9999)
+    everything = read_images("held-out", test, 9999)
     assert torch.equal(everything.images, torch.from_numpy(test.images))
 
 
 def test_a_picture_is_read_as_data_are(tmp_path: Path) -> None:
     values = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
     Image.fromarray(values).save(tmp_path / "a.png")
-    read = read_images(str(tmp_path / "a.png"), "digits", SHAPE, 1).images[0, 0]
+    read = read_images(str(tmp_path / "a.png"), load_dataset("digits").test, 1).images[0, 0]
     np.testing.assert_allclose(read, values / 127.5 - 1, atol=1e-6)
 
 
@@ -211,7 +207,7 @@ def test_models_with_classes_are_told_the_class(tmp_path: Path, monkeypatch: Any
         told.append(class_labels)
         return torch.zeros_like(x)
 
-    monkeypatch.setattr(module, "submodel_denoiser", lambda *_: spy)
+    monkeypatch.setattr(Setting, "denoiser", lambda *_: spy)
     run = make_run(tmp_path / "run", model=MODEL.model_copy(update={"num_classes": 10}))
     _restore(run, "denoise")
     labels = torch.from_numpy(load_dataset("digits").test.labels[[0, 119, 239, 359]])
@@ -234,26 +230,19 @@ def test_the_prior_is_the_run_s(clip: bool, tmp_path: Path, monkeypatch: Any) ->
     run = make_run(tmp_path / "run", SUMMARY, evaluation=EvaluationConfig(clip=clip))
     seen: list[Any] = []
 
-    def prior(*given: Any) -> Any:
-        seen.append(given)
+    def prior(self: Setting, theta: np.ndarray, rate: Fraction) -> Any:
+        seen.append((theta.tobytes(), rate))
         return lambda x, t: x * 0
 
-    def spy(denoiser: Any) -> Any:
-        seen.append("clipped")
+    def spy(denoiser: Any, **choices: Any) -> Any:
+        seen.append(choices)
         return denoiser
 
-    monkeypatch.setattr(module, "submodel_denoiser", prior)
-    monkeypatch.setattr(module, "clipped", spy)
+    monkeypatch.setattr(Setting, "denoiser", prior)
+    monkeypatch.setattr(module, "for_sampling", spy)
     _restore(run, "denoise")
-    (config, weights, submodel, channels), *rest = seen
-    read = read_trained_run(run)
-    assert weights.tobytes() == initial_weights(MODEL, 1, 1).tobytes()
-    assert (submodel.k, channels, config) == (
-        read.layout.kept_per_atom(Fraction("1/2")),
-        1,
-        read.config,
-    )
-    assert rest == ["clipped"] * clip
+    weights = initial_weights(MODEL, 1, 1).tobytes()
+    assert seen == [(weights, Fraction(1, 2)), {"clip": clip}]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """A federation whose model knows classes, from the configuration to a guided picture."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from common.config.run import RunConfig
-from common.submodels.submodel import full_submodel
 from server.app import federate
+from server.evaluation.build import evaluator_for
 from server.record.history import read_rows
-from server.record.recorder import Recorder
+from server.record.scores import sample_all
+from server.setting import prepare
 from simulations.archive.directory import write_config
-from simulations.archive.trained import read_trained_run
+from simulations.archive.record import read_run
 from simulations.results.export import export_run
 from simulations.results.sample import sample_run
 from tests.local_grid import LocalGrid
@@ -40,15 +42,17 @@ def test_a_conditional_federation_trains_is_judged_and_samples_with_guidance(
     federate(LocalGrid(config), config, tmp_path)
     rows = read_rows(tmp_path / "history.jsonl")
     assert all(row["frechet_ema"] > 0 for row in rows)
-    run = read_trained_run(tmp_path)
-    table = next(p for p in run.layout.parameters if p.name == "class_embedding.weight")
-    assert run.layout.view(run.state.theta, table).shape == (11, 32)
-    assert np.isfinite(run.state.theta).all()
+    run = read_run(tmp_path)
+    state, layout = run.state(), run.setting.layout
+    table = next(p for p in layout.parameters if p.name == "class_embedding.weight")
+    assert layout.view(state.theta, table).shape == (11, 32)
+    assert np.isfinite(state.theta).all()
     unguided = config.evaluation.model_copy(update={"guidance": 0.0})
     drawn = []
     for each in (config, config.model_copy(update={"evaluation": unguided})):
-        recorder = Recorder(each, run.layout, tmp_path)
-        drawn += recorder.sample_all([(run.state.ema, full_submodel(run.layout))])
+        setting = prepare(each)
+        evaluator = evaluator_for(each, setting.splits)
+        drawn += sample_all(setting, evaluator, [(state.ema, Fraction(1))])
     assert not drawn[0].equal(drawn[1])
     pictures = set()
     for label, guidance in ((0, None), (9, None), (9, 0.0)):

@@ -1,6 +1,7 @@
 """Judging a run from the command line: the run's own numbers, and the same ones each time."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,10 @@ from typer.testing import CliRunner
 from common.config.sections import EvaluationConfig
 from common.data.datasets import load_dataset
 from common.errors import UserError
-from common.network.denoiser import submodel_denoiser
-from common.submodels.submodel import full_submodel
 from server.evaluation.build import evaluator_for
-from server.record.recorder import Recorder, evaluation_submodel
+from server.record.scores import sample_all
 from simulations import cli
-from simulations.archive.trained import parse_rate, read_trained_run
+from simulations.archive.record import read_run
 from simulations.results.evaluate import evaluate_run
 from tests.simulations.results.test_products import SUMMARY, make_run
 
@@ -28,21 +27,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "run", SUMMARY, evaluation=QUICK)
 
 
-def test_the_numbers_are_those_the_run_itself_gets(run: Path, tmp_path: Path) -> None:
-    read = read_trained_run(run)
-    recorder = Recorder(read.config, read.layout, tmp_path)
-    full = full_submodel(read.layout)
-    half = evaluation_submodel(read.layout, parse_rate("1/2"))
+def test_the_numbers_are_those_the_run_itself_gets(run: Path) -> None:
+    read = read_run(run)
+    state, evaluator = read.state(), evaluator_for(read.config, read.setting.splits)
     expected = {
-        ("1/2", False): (read.state.ema, half),
-        ("1", False): (read.state.ema, full),
-        ("1", True): (read.state.theta, full),
+        ("1/2", False): (state.ema, Fraction(1, 2)),
+        ("1", False): (state.ema, Fraction(1)),
+        ("1", True): (state.theta, Fraction(1)),
     }
     distances = set()
     for (rate, raw), network in expected.items():
         result = evaluate_run(run, rate, raw=raw)
-        (images,) = recorder.sample_all([network])
-        assert result["frechet"] == pytest.approx(recorder.evaluator.frechet(images), rel=1e-9)
+        (images,) = sample_all(read.setting, evaluator, [network])
+        assert result["frechet"] == pytest.approx(evaluator.frechet(images), rel=1e-9)
         assert (result["rate"], result["weights"]) == (rate, "last" if raw else "averaged")
         distances.add(round(result["frechet"], 6))
     assert len(distances) == 3
@@ -81,9 +78,9 @@ def test_samples_are_drawn_above_the_training_images_nearest_to_them(run: Path) 
         pixels = np.asarray(picture.convert("L")).astype(float)
     factor = pixels.shape[0] // (4 * 8 + 3)
     rows = pixels[::factor, ::factor][[i for i in range(35) if (i + 1) % 9]].reshape(4, 8, -1)
-    read = read_trained_run(run)
+    read = read_run(run)
     splits = load_dataset("digits")
-    denoiser = submodel_denoiser(read.config, read.state.ema, full_submodel(read.layout), 1)
+    denoiser = read.setting.denoiser(read.state().ema)
     first = evaluator_for(read.config, splits).sample(denoiser)[0].numpy()
     distances = ((splits.train.images - first) ** 2).sum((1, 2, 3))
     expected = first, splits.train.images[distances.argmin()], splits.test.images[0]

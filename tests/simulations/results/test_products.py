@@ -29,7 +29,7 @@ from server.state.advance import initial_state
 from server.state.checkpoint import checkpoints, save_checkpoint
 from simulations import cli
 from simulations.archive.directory import write_config
-from simulations.archive.trained import read_trained_run
+from simulations.archive.record import read_run
 from simulations.results.export import export_run
 from simulations.results.sample import sample_run
 
@@ -84,10 +84,10 @@ def test_samples_are_those_of_the_run_s_clock_grid_prediction_width_and_averaged
         clock="linear",
         evaluation=EvaluationConfig(grid="clock", clip=False),
     )
-    read = read_trained_run(run)
+    read = read_run(run)
     policy_rng = rng_for(0, 0, SERVER, "unused")
-    half = submodel_for("static", Request(read.layout, 2, 0, 1, 1, policy_rng))
-    network = load_weights(MODEL, 1, torch.from_numpy(extract(read.state.ema, half)), half.widths)
+    half = submodel_for("static", Request(read.setting.layout, 2, 0, 1, 1, policy_rng))
+    network = load_weights(MODEL, 1, torch.from_numpy(extract(read.state().ema, half)), half.widths)
     denoiser = eps_denoiser(network, CLOCKS["linear"], "x0")
     noise = torch.randn(
         4, 1, 8, 8, generator=torch_generator(rng_for(7, 0, SERVER, "sample-noise"))

@@ -143,5 +143,5 @@ def test_fits_find_what_was_put_in() -> None:
     assert limit(x, bent) == pytest.approx(0.25)
     assert limit(x, bent - 0.3) == 0
     ones = np.ones(2)
-    floors = [Floor(Case("a", "1"), 2 * w * ones, w * ones, 1, 1, 1) for w in (0.0, 0.1, 0.5)]
+    floors = [Floor(Case("a", "1"), 2 * w * ones, w * ones, 1.0, 1, 1.0) for w in (0.0, 0.1, 0.5)]
     assert shape_constant(floors) == pytest.approx(2)

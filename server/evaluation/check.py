@@ -1,0 +1,110 @@
+"""Whether features can tell good images from bad: asked of them before anything is ranked by them.
+
+Images are damaged in ways that anybody sees, and each damage has to read clearly further from the
+training images than the same images do undamaged. They are training images: held-out ones may be
+so few that their distance is that of their number, whatever is done to them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+Images = Float[Tensor, "N C H W"]
+
+NOISE = 0.4
+"""Standard deviation of visible noise, where black and white are 2 apart."""
+
+PASSES = 4
+"""Of the blur; together a standard deviation of 1.4 pixels."""
+
+MOST = 512
+"""Images that are damaged at most, and no more than half of what there are."""
+
+CLEARLY = 1.25
+"""How many times the distance of undamaged images a damaged set has to read at least."""
+
+FAR = 4.0
+"""The same for pure noise."""
+
+
+@dataclass(frozen=True)
+class FeatureCheck:
+    """What a check has found.
+
+    Attributes:
+        distances: Fréchet distance of the images as they are and in each damage.
+        faults: In words, what reads no further than it may; empty if the features passed.
+    """
+
+    distances: Mapping[str, float]
+    faults: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether anything may be ranked by these features."""
+        return not self.faults
+
+    @property
+    def line(self) -> str:
+        """What was found, in one line."""
+        found = ", ".join(
+            f"{name.replace('_', ' ')} {value:.3g}" for name, value in self.distances.items()
+        )
+        if self.passed:
+            return f"features tell damaged images from good ones: {found}"
+        return (
+            f"features cannot tell damaged images from good ones ({'; '.join(self.faults)}), so "
+            "that nothing is ranked by them"
+        )
+
+
+def check_features(
+    frechet: Callable[[Images], float],
+    images: Images,
+    kinds: Int64[np.ndarray, " N"],
+    generator: torch.Generator,
+) -> FeatureCheck:
+    """Measure damaged images and judge the order of their distances.
+
+    Args:
+        frechet: The distance to the training images, in the features to be checked.
+        images: Some of the training images, in [-1, 1].
+        kinds: Which kind each is of; with two or more, half of them missing is a damage too.
+        generator: Draws the noise.
+    """
+    noise = torch.randn(images.shape, generator=generator)
+    sets = {
+        "undamaged": images,
+        "noisy": (images + NOISE * noise).clamp(-1, 1),
+        "blurred": _blurred(images, PASSES),
+        "pure_noise": noise.clamp(-1, 1),
+    }
+    present = np.unique(kinds)
+    if len(present) > 1:
+        left = np.flatnonzero(np.isin(kinds, present[: len(present) // 2]))
+        # As many images as the others, since a distance falls with their number.
+        sets["half_the_kinds"] = images[torch.from_numpy(np.resize(left, len(images)))]
+    distances = {name: frechet(each) for name, each in sets.items()}
+    undamaged = distances["undamaged"]
+    faults = tuple(
+        f"{name.replace('_', ' ')} reads {value:.3g}, undamaged {undamaged:.3g}"
+        for name, value in distances.items()
+        if name != "undamaged"
+        and not value > undamaged * (FAR if name == "pure_noise" else CLEARLY)
+    )
+    return FeatureCheck(distances, faults)
+
+
+def _blurred(images: Images, passes: int) -> Images:
+    """Average with neighbours, 1 2 1 across and down, some times; edges are repeated."""
+    line = torch.tensor([1.0, 2.0, 1.0])
+    kernel = (line[:, None] * line / 16).expand(images.shape[1], 1, 3, 3)
+    for _ in range(passes):
+        padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+        images = functional.conv2d(padded, kernel, groups=images.shape[1])
+    return images

@@ -1,0 +1,153 @@
+"""What a run has left, finished or not: its configuration, history, summary and weights."""
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from common.config import RunConfig
+from common.errors import UserError
+from server.record.history import Row, best_round, read_rows
+from server.setting import Setting, prepare
+from server.state import ServerState, checkpoints, load_checkpoint, round_of
+from simulations.archive.configs import load_config
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run directory. What is not asked for is not read, and need not be there yet.
+
+    Attributes:
+        path: The directory.
+        config: The run's configuration.
+    """
+
+    path: Path
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """The folder's name, by which legends tell runs apart."""
+        return self.path.resolve().name
+
+    @cached_property
+    def setting(self) -> Setting:
+        """The run's data and its model's table."""
+        return prepare(self.config)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The history's rows.
+
+        Raises:
+            UserError: The history is damaged.
+        """
+        return read_rows(self.path / "history.jsonl")
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` says, empty before the run's end.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        path = self.path / "summary.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: cannot be read ({error})") from None
+
+    def state(self, round: str | None = None) -> ServerState:
+        """Return the state after a round.
+
+        Args:
+            round: A round whose checkpoint is kept, as a number or as ``best``, the one whose
+                averaged weights sampled best; None is the last complete one.
+
+        Raises:
+            UserError: There is no checkpoint yet or none of this round, or it is damaged.
+        """
+        found = checkpoints(self.path / "checkpoints")
+        if not found:
+            raise UserError(f"{self.path}: no checkpoint yet; wait for the first round to complete")
+        setting = self.setting
+        return load_checkpoint(self._checkpoint(found, round), self.config, setting.layout)
+
+    def _checkpoint(self, found: list[Path], round: str | None) -> Path:
+        """Return the checkpoint of a round, the newest if none is named."""
+        if round is None:
+            return found[-1]
+        wanted = str(best_round(self.rows)) if round == "best" else round
+        kept = {str(round_of(path)): path for path in found}
+        if wanted not in kept:
+            which = f"best, which is {wanted}," if round == "best" else wanted
+            raise UserError(
+                f"round: {self.path} has no checkpoint of round {which} but of {', '.join(kept)}"
+            )
+        return kept[wanted]
+
+    def rate(self, asked: str | Fraction | None = None) -> Fraction:
+        """Return a model rate as written, such as "1/2"; None is the one that samples best.
+
+        That is known from the run's end, if the features can tell; else it is the full width.
+
+        Raises:
+            UserError: The text is not a fraction.
+        """
+        text = (self.summary.get("best_rate") or "1") if asked is None else asked
+        try:
+            return Fraction(text)
+        except (ValueError, ZeroDivisionError):
+            raise UserError(f"rate: '{text}' is not a fraction such as 1/2") from None
+
+    def averaged(self, state: ServerState, rate: Fraction) -> tuple[Float32[np.ndarray, "P"], str]:
+        """Return the average that the summary found best at a width, else the first; named."""
+        half_lives = [str(half_life) for half_life in self.config.ema.half_life]
+        best = self.summary.get("widths", {}).get(str(rate), {}).get("half_life")
+        chosen = half_lives.index(best) if best in half_lives else 0
+        several = f" (half-life {half_lives[chosen]})" if len(half_lives) > 1 else ""
+        return state.emas[chosen], f"averaged{several}"
+
+    def series(self, key: str) -> tuple[list[int], list[float]]:
+        """Return the rounds that have a number under `key` in the history, and the numbers."""
+        pairs = [(row["round"], row[key]) for row in self.rows if row.get(key) is not None]
+        return [number for number, _ in pairs], [value for _, value in pairs]
+
+
+def read_run(path: Path) -> RunRecord:
+    """Open a run directory.
+
+    Raises:
+        UserError: It is not a run directory, or its configuration cannot be read.
+    """
+    if not (path / "config.toml").is_file():
+        raise UserError(f"{path}: not a run directory (it has no config.toml)")
+    return RunRecord(path, load_config(str(path / "config.toml")))
+
+
+def verdict(run_dir: Path) -> str:
+    """Say in one line what a finished run amounts to: its best width against noise and real images.
+
+    Raises:
+        UserError: The run cannot be read or has no summary yet.
+    """
+    summary = read_run(run_dir).summary
+    if not summary:
+        raise UserError(f"{run_dir}: no summary yet; wait for the last round to complete")
+    if summary["best_rate"] is None:
+        faults = "; ".join(summary["features"]["faults"])
+        return (
+            f"no width or round is called best: the features cannot tell damaged images from good "
+            f"ones ({faults}); look at samples/final.png, and at held_out_loss in history.jsonl"
+        )
+    return (
+        f"samples best at rate {summary['best_rate']}: Fréchet classifier distance "
+        f"{summary['frechet_ema']:.4g}, which is {summary['frechet_fraction_of_noise']:.1%} of "
+        f"pure noise ({summary['frechet_noise']:.4g}); held-out images read "
+        f"{summary['frechet_held_out'] / summary['frechet_noise']:.1%}"
+    )
