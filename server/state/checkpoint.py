@@ -153,14 +153,16 @@ def load_checkpoint(
             replies=int(tensors["updates"]),
             masks=tensors["masks"],
             anchor=tensors.get("anchor"),
-            norms=tuple(
-                {rate: tuple(norms) for rate, norms in each.items()}
-                for each in json.loads(metadata["norms"])
-            ),
+            norms=tuple(map(_norms, json.loads(metadata["norms"]))),
             limits={int(p): Fraction(rate) for p, rate in json.loads(metadata["limits"]).items()},
         )
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({error})") from None
+
+
+def _norms(plain: Mapping[str, Sequence[float]]) -> Norms:
+    """Return a round's norms as they were before JSON made lists of them."""
+    return {rate: tuple(norms) for rate, norms in plain.items()}
 
 
 def _from_the_history(rows: Iterable[Mapping[str, Any]], round: int) -> dict[str, str]:
@@ -173,7 +175,7 @@ def _from_the_history(rows: Iterable[Mapping[str, Any]], round: int) -> dict[str
     limits: dict[str, str] = {}
     for row in rows:
         if row["round"] <= round:
-            norms, limits = norms_after(norms, row["update_norms"]), row["rate_limits"]
+            norms, limits = norms_after(norms, _norms(row["update_norms"])), row["rate_limits"]
     return {"norms": json.dumps(norms), "limits": json.dumps(limits)}
 
 

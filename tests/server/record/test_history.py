@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from server.record.history import History, read_rows
+from server.record.history import History, columns, read_rows
+from tests.federations import run, tiny_with
 
 
 @pytest.fixture
@@ -76,3 +77,58 @@ def test_rows_must_go_forward(path: Path, row: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="cannot follow round 3"):
         history.append(row)
     assert read_rows(path) == [{"round": 3}]
+
+
+COLUMNS = [
+    "round",
+    "frechet",
+    "frechet_ema",
+    "held_out_loss",
+    "held_out_score_loss",
+    "loss",
+    "clients_asked",
+    "clients_replied",
+    "clients_failed",
+    "clients_absent",
+    "failures",
+    "rejections",
+    "fleet_events",
+    "rate_limits",
+    "retries",
+    "update_norms",
+    "density_mean",
+    "pruning_error_mean",
+    "pruning_error_max",
+    "mask_change",
+    "bytes_up",
+    "bytes_down",
+    "seconds_train",
+    "seconds_aggregate",
+    "seconds_slowest",
+    "gamma_min",
+    "uncovered_fraction",
+    "never_covered_fraction",
+    "updates_min",
+    "updates_median",
+    "updates_max",
+    "staleness_mean",
+    "staleness_max",
+    "seconds_evaluate",
+]
+
+
+def test_the_columns_of_a_history_are_those_that_others_rely_on() -> None:
+    assert list(columns()) == COLUMNS
+
+
+@pytest.mark.parametrize("every", [1, 9])
+def test_every_row_has_every_column(tmp_path: Path, every: int) -> None:
+    run(tiny_with(rounds=2, evaluate_every=every), tmp_path)
+    for row in read_rows(tmp_path / "history.jsonl"):
+        assert list(row) == COLUMNS
+
+
+def test_the_documentation_lists_every_column_with_its_meaning() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "history.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    assert lines == [f"| `{name}` | {meaning} |" for name, meaning in columns().items()]

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -154,3 +155,40 @@ def test_an_average_counts_every_coordinate_s_own_images_also_where_atoms_differ
             for parameter, view in LAYOUT.coverage_views(vector):
                 on_all = np.broadcast_to(view, parameter.shape)
                 np.testing.assert_array_equal(on_all, LAYOUT.view(expected, parameter))
+
+
+def test_a_round_moves_all_of_the_state_on() -> None:
+    config = RunConfig(fleet="1/4x3", policy="magnitude", refresh_every=2, update_check="clip")
+    theta = RNG.standard_normal(LAYOUT.size, dtype=np.float32)
+    first = initial_state(LAYOUT, theta, config)
+
+    def after(state: ServerState, partition: int, norm: float, limit: str) -> ServerState:
+        fold = CoverageFold(LAYOUT, 1.0)
+        submodel = _submodel(partition)
+        fold.add(extract(state.theta + np.float32(1), submodel), submodel, 1.0, 10)
+        round = round_of(
+            fold.finish(state.theta),
+            masks={partition: submodel.bitmask()},
+            norms={"1/4": (norm,)},
+            limits={partition: Fraction(limit)},
+        )
+        return advance(state, round, LAYOUT, config)
+
+    second = after(first, 2, 0.5, "1/4")
+    third = after(second, 0, 0.7, "0")
+    assert [state.round for state in (first, second, third)] == [0, 1, 2]
+    assert [state.replies for state in (first, second, third)] == [0, 1, 2]
+    assert third.norms == ({"1/4": (0.5,)}, {"1/4": (0.7,)})
+    assert third.limits == {0: Fraction(0)}
+    assert third.masks[2].tobytes() == _submodel(2).bitmask()
+    assert third.masks[0].tobytes() == _submodel(0).bitmask()
+    assert not third.masks[1].any()
+    # In the second round of a stretch policies look at the weights before the first.
+    assert first.looked_at is first.theta
+    assert second.looked_at is second.anchor is theta
+    assert third.anchor is None
+    assert third.looked_at is third.theta
+    assert not first.masks.any(), "the state before is left alone"
+    unlooking = config.model_copy(update={"policy": "rolling"})
+    aggregate = CoverageFold(LAYOUT, 1.0).finish(theta)
+    assert advance(first, round_of(aggregate), LAYOUT, unlooking).anchor is None
