@@ -32,10 +32,9 @@ from common.config import RunConfig, stretch_start
 from common.submodels import Layout, extract
 from common.wire import WireError, pack_array
 from server.aggregation import (
-    CoverageFold,
+    Fold,
     ImportanceFold,
     NormCheck,
-    RobustFold,
     asks_for_scores,
     fold_for,
 )
@@ -199,9 +198,9 @@ class CoverageAvg(Strategy):
         for partition in self._tasks.late(grid):
             self.report.reject(partition, "late")
 
-    def _collect(self, replies: Iterable[Message]) -> CoverageFold | RobustFold | None:
+    def _collect(self, replies: Iterable[Message]) -> Fold | None:
         """Take replies in until there are enough or no more come; None if they are too few."""
-        fold: CoverageFold | RobustFold | None = None
+        fold: Fold | None = None
         self._scores = None
         config, closed = self.config, False
         may_close = config.min_replies > 0 and config.close_early
@@ -210,7 +209,7 @@ class CoverageAvg(Strategy):
             # The first reply proves that all tasks are out, so the sum over clients asked is known.
             if fold is None:
                 total = sum(self.weight(task.client) for task in self._tasks.open.values())
-                fold = fold_for(self.layout, total, config.aggregation, config.trim)
+                fold = fold_for(self.layout, total, config)
                 if asks_for_scores(config, self.state.round + 1):
                     self._scores = ImportanceFold(self.layout, total, config)
             self._take(reply, fold)
@@ -232,7 +231,7 @@ class CoverageAvg(Strategy):
     def _needed(self) -> int:
         return required(self.config, self.report.asked)
 
-    def _take(self, reply: Message, fold: CoverageFold | RobustFold) -> None:
+    def _take(self, reply: Message, fold: Fold) -> None:
         """Check one reply and fold it in, or note why not."""
         partition, task = self._tasks.claim(reply)
         if task is None:

@@ -1,6 +1,6 @@
 """From replies to one average; its definition comes first."""
 
-from server.aggregation.fold import CLIENTS, IMAGES, Aggregate
+from server.aggregation.fold import CLIENTS, IMAGES, Aggregate, Fold
 from server.aggregation.mean import CoverageFold
 from server.aggregation.norms import NormCheck
 from server.aggregation.robust import RobustFold, fold_for
@@ -11,6 +11,7 @@ __all__ = [
     "IMAGES",
     "Aggregate",
     "CoverageFold",
+    "Fold",
     "ImportanceFold",
     "NormCheck",
     "RobustFold",

@@ -24,7 +24,7 @@ class ImportanceFold:
     """
 
     def __init__(self, layout: Layout, total_weight: float, config: RunConfig) -> None:
-        self._fold = fold_for(layout, total_weight, config.aggregation, config.trim)
+        self._fold = fold_for(layout, total_weight, config)
 
     def add(self, scores: Float32[np.ndarray, " kept"], submodel: Submodel, weight: float) -> None:
         """Fold one client's scores in, decoded; see `CoverageFold.add`."""

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from common.config import RunConfig, ServerConfig, parse_fleet
 from common.submodels import Layout
 from server.aggregation import CLIENTS, IMAGES, Aggregate, no_scores
-from server.loops import spread_out
+from server.loops import factors_of
 from server.policies import needs_scores
 from server.state.ema import averaged, pull_of
 from server.state.optimizers import OPTIMIZERS, plain
@@ -103,7 +103,7 @@ def advance(
         round=state.round + 1,
         theta=theta,
         moments=moments,
-        emas=averaged(state.emas, theta, [spread_out(layout, parts) for parts in pulls]),
+        emas=averaged(state.emas, theta, [factors_of(layout, parts) for parts in pulls]),
         counts=counts,
         last=last,
         images=images,
