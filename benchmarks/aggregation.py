@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import Result, available_memory
 from benchmarks.workloads import Workload, workload
-from common.submodels import Axis, Layout, Parameter, Submodel, full_submodel
+from common.submodels import Axis, CompactSubmodel, Layout, Parameter, Submodel, full_submodel
 from server.aggregation import Aggregate, CoverageFold
 from simulations.planning.measure import PeakMemory, in_fresh_process, interleaved
 
@@ -104,7 +104,7 @@ def fold(
     return average.finish(theta)
 
 
-def floor_bytes(layout: Layout, clients: Sequence[Submodel]) -> int:
+def floor_bytes(layout: Layout, clients: Sequence[CompactSubmodel]) -> int:
     """Return the bytes that have to be read and written, whatever the program."""
     covered = np.zeros(layout.coverage_size, dtype=bool)
     for client in {client.bitmask(): client for client in clients}.values():
@@ -142,7 +142,7 @@ def _compile() -> None:
         fold(_values(4), [full_submodel(layout)], [_values(4)], hold)
 
 
-def _fresh(load: Workload) -> list[Submodel]:
+def _fresh(load: Workload) -> list[CompactSubmodel]:
     """Return every client's submodel with no more worked out than sending it takes."""
     submodels = load.submodels()
     for submodel in submodels:

@@ -18,7 +18,7 @@ from common.config import RunConfig
 from common.data import ImageData
 from common.errors import UserError
 from common.network import ScoreUNet, layout_of
-from common.submodels import Layout, Submodel
+from common.submodels import Layout, submodel_of_rate
 from common.wire import StepSeconds
 
 MIB = 2**20
@@ -87,8 +87,7 @@ def measured(config: RunConfig, data: ImageData, most: Fraction) -> StepSeconds:
     torch.set_num_threads(config.threads)
 
     def seconds(rate: Fraction, steps: int) -> float:
-        k = layout.kept_per_atom(rate)
-        submodel = Submodel.from_positions(layout, k, dict.fromkeys(layout.axes, np.arange(k)))
+        submodel = submodel_of_rate(layout, rate)
         values = np.full(submodel.size, 0.01, np.float32)
         short = config.model_copy(update={"local_steps": steps})
         started = time.perf_counter()

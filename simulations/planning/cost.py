@@ -24,7 +24,7 @@ from common.config import ModelConfig, RunConfig
 from common.data import ImageData
 from common.errors import UserError
 from common.network import layout_of
-from common.submodels import Layout, Submodel
+from common.submodels import CompactSubmodel, Layout, Submodel
 from common.wire import CODECS, pack_reply, pack_task, payload_bytes, spec_for
 from simulations.planning.measure import MIB, PeakMemory, in_fresh_process, interleaved
 
@@ -152,7 +152,7 @@ def table(costs: Sequence[Cost]) -> str:
 
 
 def _step_seconds(
-    config: RunConfig, shape: Shape, submodels: dict[Fraction, Submodel]
+    config: RunConfig, shape: Shape, submodels: dict[Fraction, CompactSubmodel]
 ) -> dict[Fraction, float]:
     """Return the time of one local step at each rate, all measured by turns."""
     threads = torch.get_num_threads()
@@ -177,9 +177,9 @@ def _train(config: RunConfig, submodel: Submodel, data: ImageData, steps: int) -
     train_locally(values, submodel, data, config, 1, np.random.default_rng(0))
 
 
-def _submodel(layout: Layout, rate: Fraction) -> Submodel:
+def _submodel(layout: Layout, rate: Fraction) -> CompactSubmodel:
     k = layout.kept_per_atom(rate)
-    return Submodel.from_positions(layout, k, dict.fromkeys(layout.axes, np.arange(k)))
+    return CompactSubmodel.from_positions(layout, k, dict.fromkeys(layout.axes, np.arange(k)))
 
 
 def _images(shape: Shape, count: int) -> ImageData:

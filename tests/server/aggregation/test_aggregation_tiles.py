@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from common.submodels.submodel import Submodel, extract
+from common.submodels import CompactSubmodel, extract
 from server.aggregation.mean import CoverageFold
 from server.loops import tiles
 from tests.layouts import chain_layout, submodels
@@ -18,7 +18,7 @@ THETA = RNG.standard_normal(LAYOUT.size, dtype=np.float32)
 
 
 def _plainly(
-    replies: list[tuple[NDArray[np.float32], Submodel, float]], total: float
+    replies: list[tuple[NDArray[np.float32], CompactSubmodel, float]], total: float
 ) -> NDArray[np.float32]:
     """Return the average as its definition reads, on masked copies of the whole model."""
     sums, weights = np.zeros((2, LAYOUT.size))
@@ -40,7 +40,7 @@ def _plainly(
     st.integers(1, 3),
 )
 def test_every_way_to_fold_gives_the_plain_average(
-    chosen: list[Submodel], hold: float, tile: int, threads: int
+    chosen: list[CompactSubmodel], hold: float, tile: int, threads: int
 ) -> None:
     replies = [
         (RNG.standard_normal(LAYOUT.size, dtype=np.float32), submodel, 1.0 + i)

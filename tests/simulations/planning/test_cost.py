@@ -8,7 +8,7 @@ from common.config.run import RunConfig
 from common.config.sections import ModelConfig
 from common.errors import UserError
 from common.network.unet import layout_of
-from common.submodels.submodel import full_submodel
+from common.submodels import full_submodel
 from simulations import cli
 from simulations.planning import cost, measure
 

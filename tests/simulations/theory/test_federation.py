@@ -13,7 +13,7 @@ from common.config.sections import EmaConfig, ServerConfig
 from common.data.datasets import load_dataset
 from common.network.unet import layout_of
 from server.app import federate
-from server.policies.choose import coverage_layout
+from server.policies.choose import policy_named
 from server.record.recorder import Recorder
 from server.state.checkpoint import checkpoints, load_checkpoint
 from simulations.theory.federation import federation
@@ -49,7 +49,7 @@ def test_it_trains_bit_for_bit_what_the_app_trains(
         _lead_astray(monkeypatch)
     config = TINY.model_copy(update=changes)
     federate(LocalGrid(config), config, tmp_path)
-    layout = coverage_layout(config.policy, layout_of(config.model, 1))
+    layout = policy_named(config.policy).coverage_layout(layout_of(config.model, 1))
     app = load_checkpoint(checkpoints(tmp_path / "checkpoints")[-1], config, layout)
     *_, last = federation(config, DIGITS)
     for name, theirs in vars(app).items():
