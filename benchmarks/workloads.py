@@ -8,7 +8,7 @@ import numpy as np
 
 from common.config import ModelConfig, parse_fleet
 from common.network import layout_of
-from common.submodels import Axis, Channels, Layout, Parameter, Submodel
+from common.submodels import Axis, Channels, CompactSubmodel, Layout, Parameter
 from server.policies import Request, submodel_for
 
 DIGITS = ModelConfig()
@@ -37,23 +37,22 @@ class Workload:
     layout: Layout
     fleet: str
 
-    def submodels(self, policy: str = "static") -> list[Submodel]:
+    def submodels(self, policy: str = "static") -> list[CompactSubmodel]:
         """Return every client's submodel, freshly made: nothing about it is worked out yet."""
-        rates = parse_fleet(self.fleet)
-        return [
-            submodel_for(
-                policy,
-                Request(
-                    layout=self.layout,
-                    k=self.layout.kept_per_atom(rate),
-                    index=rates[:i].count(rate),
-                    count=rates.count(rate),
-                    stretch=1,
-                    rng=np.random.default_rng(i),
-                ),
+        rates, submodels = parse_fleet(self.fleet), []
+        for i, rate in enumerate(rates):
+            request = Request(
+                layout=self.layout,
+                k=self.layout.kept_per_atom(rate),
+                index=rates[:i].count(rate),
+                count=rates.count(rate),
+                stretch=1,
+                rng=np.random.default_rng(i),
             )
-            for i, rate in enumerate(rates)
-        ]
+            submodel = submodel_for(policy, request)
+            assert isinstance(submodel, CompactSubmodel), "a policy of channels"
+            submodels.append(submodel)
+        return submodels
 
 
 def workload(name: str) -> Workload:

@@ -1,7 +1,7 @@
 """What a local step trains on: images, times, noise and labels of a client's own data."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from common.data import ImageData
 from common.diffusion import CLOCKS, TRAINING_DELTA, sample_times
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Batch:
     """The examples of one step, B of them.
 
     Attributes:
@@ -30,15 +31,19 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return Batch(self.x0.to(device), self.t.to(device), self.noise.to(device), labels)
+        return Batch(
+            x0=self.x0.to(device),
+            t=self.t.to(device),
+            noise=self.noise.to(device),
+            labels=None if self.labels is None else self.labels.to(device),
+        )
 
     def parts(self, count: int) -> Iterator[tuple["Batch", float]]:
         """Yield at most `count` micro-batches of about one size, each with its share of B."""
         labels = (None,) * count if self.labels is None else self.labels.chunk(count)
         chunks = [tensor.chunk(count) for tensor in (self.x0, self.t, self.noise)]
         for x0, t, noise, classes in zip(*chunks, labels, strict=False):
-            yield Batch(x0, t, noise, classes), len(x0) / len(self.x0)
+            yield Batch(x0=x0, t=t, noise=noise, labels=classes), len(x0) / len(self.x0)
 
     def classes(self) -> dict[str, Tensor]:
         """Return the labels as the denoiser's keyword arguments."""
@@ -75,4 +80,4 @@ def draw_batch(
     if config.train.flip:
         mirrored = torch.rand(size, generator=generator) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
-    return Batch(x0, t, noise, labels if config.model.num_classes else None)
+    return Batch(x0=x0, t=t, noise=noise, labels=labels if config.model.num_classes else None)

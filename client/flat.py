@@ -1,6 +1,6 @@
 """A network in training, laid out for the optimizer and for the processor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -8,7 +8,6 @@ from torch import Tensor
 from common.config import RunConfig, TrainConfig
 from common.diffusion import CLOCKS, eps_denoiser
 from common.network import ScoreUNet, load_weights, take_input_scales
-from common.submodels import Submodel
 
 
 class FlatModel:
@@ -21,8 +20,8 @@ class FlatModel:
     Between `prepare` and `finish` the network may be differentiated any number of times.
 
     Args:
-        values: The submodel's coordinates in the layout's order; not kept.
-        submodel: Which they are.
+        values: The network's weights in the layout's order; not kept.
+        widths: Channels that the network has of each axis (`Submodel.widths`).
         config: The run's configuration.
         channels: Channels of an image.
 
@@ -32,11 +31,9 @@ class FlatModel:
     """
 
     def __init__(
-        self, values: Tensor, submodel: Submodel, config: RunConfig, channels: int
+        self, values: Tensor, widths: Mapping[str, int], config: RunConfig, channels: int
     ) -> None:
-        self.network = load_weights(
-            config.model, channels, values, submodel.widths, config.scaler
-        ).train()
+        self.network = load_weights(config.model, channels, values, widths, config.scaler).train()
         forward = executed(self.network, config.train)
         self.denoiser = eps_denoiser(forward, CLOCKS[config.clock], config.prediction)
         self.theta = self.ordered(values)

@@ -19,11 +19,10 @@ from common.data import ImageData
 from common.diffusion import CLOCKS, TRAINING_DELTA, perturb, weighted_error
 from common.seeding import torch_generator
 from common.submodels import (
+    CompactSubmodel,
     Layout,
     MaskedSubmodel,
     Submodel,
-    dense,
-    kept,
     narrowed,
     nested_coordinates,
 )
@@ -31,7 +30,7 @@ from common.submodels import (
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LocalResult:
     """What a client sends back.
 
@@ -77,12 +76,14 @@ def train_locally(
     generator = torch_generator(rng)
     channels = data.image_shape[0]
     own = FlatModel(
-        torch.from_numpy(dense(values, submodel)).to(device), submodel, config, channels
+        torch.from_numpy(submodel.to_network(values)).to(device), submodel.widths, config, channels
     )
     pruned = None
     if isinstance(submodel, MaskedSubmodel):
         pruned = own.ordered(torch.from_numpy(~submodel.mask).to(device))
-    nested = _nested_models(own, submodel, config, channels)
+    nested: list[tuple[FlatModel, Tensor]] = []
+    if isinstance(submodel, CompactSubmodel):  # a masked one is not a width
+        nested = _nested_models(own, submodel, config, channels)
     shortest = shortest_time(config, float(submodel.rate))
     optimizer = AdamW(own.theta, own.gradient, learning_rate(config, round), config.weight_decay)
     losses: list[Tensor] = []
@@ -104,10 +105,10 @@ def train_locally(
             own.gradient.mul_((config.grad_clip / (own.gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
     return LocalResult(
-        kept(own.in_layout(own.theta).cpu().numpy(), submodel),
-        float(torch.stack(losses).mean()),
-        config.local_steps * config.batch_size,
-        time.perf_counter() - started,
+        values=submodel.of_network(own.in_layout(own.theta).cpu().numpy()),
+        loss=float(torch.stack(losses).mean()),
+        images=config.local_steps * config.batch_size,
+        seconds=time.perf_counter() - started,
     )
 
 
@@ -158,14 +159,10 @@ def nested_widths(config: RunConfig, layout: Layout, k: int) -> list[int]:
 
 
 def _nested_models(
-    own: FlatModel, submodel: Submodel, config: RunConfig, channels: int
+    own: FlatModel, submodel: CompactSubmodel, config: RunConfig, channels: int
 ) -> list[tuple[FlatModel, Tensor]]:
-    """Return the fleet's narrower widths nested in a client's own, with their places in its vector.
-
-    A masked submodel has none: it is not a width.
-    """
-    masked = isinstance(submodel, MaskedSubmodel)
-    narrower = [] if masked else nested_widths(config, submodel.layout, submodel.k)
+    """Return the fleet's narrower widths within a client's own, with their places in its vector."""
+    narrower = nested_widths(config, submodel.layout, submodel.k)
     if not narrower:
         return []
     device = own.theta.device
@@ -173,7 +170,7 @@ def _nested_models(
     places = own.in_layout(torch.arange(submodel.size, device=device))
     for k in narrower:
         inner = narrowed(submodel, k)
-        model = FlatModel(torch.zeros(inner.size, device=device), inner, config, channels)
+        model = FlatModel(torch.zeros(inner.size, device=device), inner.widths, config, channels)
         within = torch.from_numpy(nested_coordinates(inner, submodel)).to(device)
         models.append((model, model.ordered(places[within])))
     return models

@@ -3,8 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from common.submodels.layout import Axis, Layout, Parameter
-from common.submodels.submodel import Submodel
+from common.submodels import Axis, CompactSubmodel, Layout, Parameter
 
 
 def chain_layout(atom: int = 4, atoms: int = 2) -> Layout:
@@ -26,7 +25,7 @@ def chain_layout(atom: int = 4, atoms: int = 2) -> Layout:
 
 
 @st.composite
-def submodels(draw: st.DrawFn, layout: Layout) -> Submodel:
+def submodels(draw: st.DrawFn, layout: Layout) -> CompactSubmodel:
     """Draw any valid submodel: equally many channels in every atom, each atom its own."""
     k = draw(st.integers(1, layout.atom))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -34,4 +33,4 @@ def submodels(draw: st.DrawFn, layout: Layout) -> Submodel:
         name: np.stack([rng.permutation(layout.atom)[:k] for _ in range(axis.size // layout.atom)])
         for name, axis in layout.axes.items()
     }
-    return Submodel.from_positions(layout, k, positions)
+    return CompactSubmodel.from_positions(layout, k, positions)

@@ -27,7 +27,7 @@ Piece = tuple[Slices, Slices]
 """A part of the whole tensor and the same part of the kept block, both split into units."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cut:
     """What is kept along one dimension.
 
@@ -91,17 +91,15 @@ class Cut:
 
 @dataclass(frozen=True)
 class Cutout:
-    """The kept block of a tensor with at least one dimension, as its cuts along them."""
+    """The kept block of a tensor with at least one dimension, as its cuts along them.
+
+    Its `pairs` and `runs` are those of `common.submodels.submodel.Places`.
+    """
 
     cuts: tuple[Cut, ...]
 
     def pairs(self, whole: NDArray, kept: NDArray) -> Iterator[tuple[NDArray, Any, NDArray]]:
-        """Yield `array, index, part` such that `array[index]` are the places of `part`.
-
-        Args:
-            whole: The tensor, flat.
-            kept: The kept coordinates, flat.
-        """
+        """Yield `array, index, part` such that `array[index]` are the places of `part`."""
         if not self._pieces:
             yield (
                 whole.reshape(-1, self._tail),
@@ -118,10 +116,7 @@ class Cutout:
 
     @cached_property
     def runs(self) -> tuple[Int64[np.ndarray, "rows"], Int64[np.ndarray, "runs 3"]]:
-        """Where rows of the flat tensor begin, and the runs of kept coordinates that all have.
-
-        Of each run the start within its row, the length, and the kept coordinates before it.
-        """
+        """Where rows begin, and the runs of each; see `common.submodels.submodel.Places`."""
         if not self._dropping:
             size = math.prod(cut.size for cut in self.cuts)
             return np.zeros(1, np.int64), np.array([[0, size, 0]])

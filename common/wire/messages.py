@@ -37,7 +37,7 @@ class TooLargeError(WireError):
         self.k = k
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskSpec:
     """The small part of a task.
 
@@ -64,7 +64,7 @@ class TaskSpec:
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What a client returns for a task.
 
@@ -83,8 +83,14 @@ class Reply:
 
 def spec_for(submodel: Submodel, round: int, policy: str, codec: str) -> TaskSpec:
     """Describe a submodel for the client that will train it."""
-    layout = submodel.layout.digest
-    return TaskSpec(round, policy, submodel.k, submodel.bitmask(), codec, layout)
+    return TaskSpec(
+        round=round,
+        policy=policy,
+        k=submodel.k,
+        bitmask=submodel.bitmask(),
+        codec=codec,
+        layout=submodel.layout.digest,
+    )
 
 
 def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict:
@@ -115,12 +121,12 @@ def unpack_task(
     if record is None:
         raise WireError(f"the task has no record '{SPEC}'")
     spec = TaskSpec(
-        field_of(record, "round", int),
-        field_of(record, "policy", str),
-        field_of(record, "kept-per-atom", int),
-        field_of(record, "kept", bytes),
-        field_of(record, "codec", str),
-        field_of(record, "layout", str),
+        round=field_of(record, "round", int),
+        policy=field_of(record, "policy", str),
+        k=field_of(record, "kept-per-atom", int),
+        bitmask=field_of(record, "kept", bytes),
+        codec=field_of(record, "codec", str),
+        layout=field_of(record, "layout", str),
     )
     if spec.layout != layout.digest:
         raise WireError(
@@ -182,7 +188,7 @@ def unpack_reply(content: RecordDict, spec: TaskSpec, submodel: Submodel) -> Rep
     if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         seconds = 0.0
     values = _values(content, CODECS[spec.codec].reply, submodel.size)
-    return Reply(values, loss, images, seconds)
+    return Reply(values=values, loss=loss, images=images, seconds=seconds)
 
 
 def trained(

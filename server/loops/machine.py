@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import llvmlite.binding as llvm
 import numba
-from numba import config
+from numba.core.codegen import get_host_cpu_features
 
 from common.cache import cache_dir
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+config: Any = numba.config
 
 
 def compiled(function: Function) -> Function:
@@ -22,7 +23,8 @@ def compiled(function: Function) -> Function:
     keep their code at the same time can mix them up. Nothing checks an index in compiled code: who
     calls it answers for sizes.
     """
-    usual, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, f"{__name__}.UserCache"
+    usual = getattr(config, "CACHE_LOCATOR_CLASSES", "")  # older versions have no such thing
+    config.CACHE_LOCATOR_CLASSES = f"{__name__}.{UserCache.__name__}"
     try:
         return numba.njit(function, cache=True, nogil=True, error_model="numpy")
     except RuntimeError:  # there is no folder
@@ -39,8 +41,7 @@ class UserCache:
     """
 
     def __init__(self, function: Callable[..., Any], source: bytes) -> None:
-        processor = llvm.get_host_cpu_name() + llvm.get_host_cpu_features().flatten()
-        key = repr((source, numba.__version__, processor, config.BOUNDSCHECK))
+        key = repr((source, numba.__version__, get_host_cpu_features(), config.BOUNDSCHECK))
         self._key = hashlib.sha256(key.encode()).hexdigest()
         self._line = function.__code__.co_firstlineno
 

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from common.errors import UserError
-from common.submodels import Layout, Submodel, masked_submodel
+from common.submodels import CompactSubmodel, Layout, MaskedSubmodel, Submodel
 from server.policies.core import with_core
 from server.policies.foreign import foreign_policy, offered
 from server.policies.registry import POLICIES
@@ -29,9 +29,9 @@ def submodel_for(policy: str, request: Request) -> Submodel:
 def assigned(layout: Layout, choice: Positions | Mask) -> Submodel:
     """Return the submodel of what a policy chose: compact, or masked if these are coordinates."""
     if isinstance(choice, np.ndarray):
-        return masked_submodel(layout, choice)
+        return MaskedSubmodel(layout, choice)
     k = next((positions.shape[-1] for positions in choice.values()), layout.atom)
-    return Submodel.from_positions(layout, k, choice)
+    return CompactSubmodel.from_positions(layout, k, choice)
 
 
 def bitmask_of(layout: Layout, choice: Positions | Mask) -> bytes:

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from common.submodels import Axis, Layout, Parameter, Submodel, extract
+from common.submodels import Axis, CompactSubmodel, Layout, Parameter, extract
 from server.policies.fixed import static
 from server.policies.request import GlobalWeights, Policy, Positions, Request
 
@@ -46,11 +46,11 @@ def _prefixed(core: int, positions: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _without_core(layout: Layout, core: int) -> tuple[Submodel, Layout]:
+def _without_core(layout: Layout, core: int) -> tuple[CompactSubmodel, Layout]:
     """Return the submodel of everything but the core, and the layout of its compact network."""
     left = layout.atom - core
     others = dict.fromkeys(layout.axes, np.arange(core, layout.atom))
-    rest = Submodel.from_positions(layout, left, others)
+    rest = CompactSubmodel.from_positions(layout, left, others)
     axes = {name: Axis(name, width) for name, width in rest.widths.items()}
     shapes = [rest.shape(parameter) for parameter in layout.parameters]
     offsets = accumulate(map(prod, shapes), initial=0)

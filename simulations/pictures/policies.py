@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from common.config import RunConfig
 from common.network import initial_weights, layout_of
+from common.submodels import CompactSubmodel
 from server.fleet import Client, fleet_of, request_for
 from server.policies import POLICIES, GlobalWeights, policy_named, submodel_for
 from simulations.pictures.runs import save_figure
@@ -44,8 +45,7 @@ def policies_figure() -> Figure:
 
 def _kept(policy: str) -> np.ndarray:
     """Return 1 where the client keeps something and 0 where not, with a gap of 2 between."""
-    traits = policy_named(policy)
-    config = RunConfig(policy=policy, fleet=CODE if traits.by_type else FLEET)
+    config = RunConfig(policy=policy, fleet=CODE if policy_named(policy).by_type else FLEET)
     layout = layout_of(config.model, 1)
     rates = config.client_rates
     client: Client = next(
@@ -56,13 +56,13 @@ def _kept(policy: str) -> np.ndarray:
     for round in range(1, ROUNDS + 1):
         weights = GlobalWeights(layout, lambda theta=theta: theta)  # type: ignore[misc]
         submodel = submodel_for(policy, request_for(layout, config, client, round, weights))
-        if traits.single_weights:
-            mask = np.unpackbits(np.frombuffer(submodel.bitmask(), np.uint8)).astype(bool)
-            first, second = (
-                mask[p.offset : p.offset + SHOWN] for p in layout.parameters if p.name in LAYERS
-            )
-        else:
+        if isinstance(submodel, CompactSubmodel):
             first, second = (np.isin(range(SHOWN), submodel.kept[name]) for name in AXES)
+        else:
+            bits = np.unpackbits(np.frombuffer(submodel.bitmask(), np.uint8)).astype(bool)
+            first, second = (
+                bits[p.offset : p.offset + SHOWN] for p in layout.parameters if p.name in LAYERS
+            )
         columns.append([*first, 2, *second])
         # Steps at random stand for training, so that policies that look at weights have to follow.
         theta = theta + 0.02 * rng.normal(size=theta.size).astype(np.float32)

@@ -16,8 +16,7 @@ from common.diffusion.denoising import LOSS_WEIGHTS, PREDICTIONS, from_eps, guid
 from common.network.denoiser import submodel_denoiser
 from common.network.unet import initial_weights, layout_of
 from common.seeding import rng_for
-from common.submodels.layout import Layout
-from common.submodels.submodel import full_submodel
+from common.submodels import Layout, full_submodel
 from simulations.planning.measure import in_fresh_process
 
 FLAT: dict[str, Any] = {
@@ -113,7 +112,7 @@ def test_gradients_are_those_of_the_plain_step(choices: dict[str, Any], toleranc
 def _gradient(config: RunConfig) -> tuple[torch.Tensor, float]:
     layout = layout_of(config.model, 1)
     theta = torch.from_numpy(initial_weights(config.model, 1, 0))
-    model = FlatModel(theta, full_submodel(layout), config, 1)
+    model = FlatModel(theta, full_submodel(layout).widths, config, 1)
     rng = rng_for(0, 1, 0, "training")
     batch = draw_batch(two_kinds(), config, rng, torch.Generator().manual_seed(0))
     loss = backward([model], batch, config)
@@ -133,7 +132,7 @@ def test_checkpointing_computes_activations_twice_and_keeps_fewer() -> None:
             config = _config(**{"train.gradient-checkpointing": on})
             model = FlatModel(
                 torch.from_numpy(initial_weights(config.model, 1, 0)),
-                full_submodel(layout_of(config.model, 1)),
+                full_submodel(layout_of(config.model, 1)).widths,
                 config,
                 1,
             )
@@ -146,7 +145,7 @@ def test_channels_last_reaches_activations_and_weights_which_stay_one_vector() -
     for on in (True, False):
         config = _config(**{"train.channels-last": on})
         theta = torch.from_numpy(initial_weights(config.model, 1, 0))
-        model = FlatModel(theta, full_submodel(layout_of(config.model, 1)), config, 1)
+        model = FlatModel(theta, full_submodel(layout_of(config.model, 1)).widths, config, 1)
         seen: list[bool] = []
         conv = model.network.up_blocks[0].get_submodule("resnets.0.conv2")
         conv.register_forward_hook(
@@ -167,7 +166,7 @@ def test_bfloat16_is_for_the_network_alone() -> None:
     config = _config(**{"train.precision": "bfloat16"})
     network = FlatModel(
         torch.from_numpy(initial_weights(config.model, 1, 0)),
-        full_submodel(layout_of(config.model, 1)),
+        full_submodel(layout_of(config.model, 1)).widths,
         config,
         1,
     )

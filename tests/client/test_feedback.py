@@ -6,13 +6,13 @@ from flwr.app import Context, RecordDict
 from numpy.typing import NDArray
 
 from client.feedback import RESIDUAL, encoded
-from common.submodels.submodel import Submodel
+from common.submodels import CompactSubmodel
 from common.wire.codecs import CODECS
 from common.wire.messages import VALUES, TaskSpec, spec_for
 from tests.layouts import chain_layout
 
 LAYOUT = chain_layout()
-SIZE = Submodel.from_positions(LAYOUT, 2, dict.fromkeys(LAYOUT.axes, np.arange(2))).size
+SIZE = CompactSubmodel.from_positions(LAYOUT, 2, dict.fromkeys(LAYOUT.axes, np.arange(2))).size
 RECEIVED = np.ones(SIZE, np.float32)
 TRAINED = np.random.default_rng(0).standard_normal(SIZE, dtype=np.float32)
 UPDATE = TRAINED - RECEIVED
@@ -20,7 +20,7 @@ UPDATE = TRAINED - RECEIVED
 
 def _spec(round: int, positions: tuple[int, int] = (0, 1), codec: str = "int4") -> TaskSpec:
     kept = dict.fromkeys(LAYOUT.axes, np.array(positions))
-    return spec_for(Submodel.from_positions(LAYOUT, 2, kept), round, "static", codec)
+    return spec_for(CompactSubmodel.from_positions(LAYOUT, 2, kept), round, "static", codec)
 
 
 def _node(run: int = 1, state: RecordDict | None = None) -> Context:

@@ -19,8 +19,14 @@ from common.diffusion.process import CLOCKS
 from common.network.layers import Conv2d, Linear
 from common.network.unet import initial_weights, layout_of, load_weights
 from common.seeding import rng_for, torch_generator
-from common.submodels.masked import masked_submodel
-from common.submodels.submodel import Submodel, extract, full_submodel, narrowed, nested_coordinates
+from common.submodels import (
+    MaskedSubmodel,
+    Submodel,
+    extract,
+    full_submodel,
+    narrowed,
+    nested_coordinates,
+)
 
 CONFIG = RunConfig.from_flat(
     {
@@ -97,7 +103,7 @@ def test_the_clients_vector_is_not_written_to() -> None:
 def test_a_narrow_client_builds_the_narrow_network_only() -> None:
     submodel = narrowed(full_submodel(LAYOUT), 1)
     values = torch.from_numpy(extract(THETA, submodel))
-    model = FlatModel(values, submodel, CONFIG, 1)
+    model = FlatModel(values, submodel.widths, CONFIG, 1)
     assert sum(p.numel() for p in model.network.parameters()) == submodel.size < LAYOUT.size / 10
 
 
@@ -105,7 +111,7 @@ def test_a_narrow_client_builds_the_narrow_network_only() -> None:
 def test_a_networks_own_order_is_undone_and_its_weights_are_scaled_once(k: int) -> None:
     submodel = narrowed(full_submodel(LAYOUT), k)
     values = torch.from_numpy(extract(THETA, submodel))
-    model = FlatModel(values, submodel, CONFIG, 1)
+    model = FlatModel(values, submodel.widths, CONFIG, 1)
     assert not torch.equal(model.theta, values)
     assert torch.equal(model.in_layout(model.theta), values)
     plain = load_weights(CONFIG.model, 1, values, submodel.widths).train()
@@ -145,7 +151,7 @@ def test_a_nested_widths_gradient_is_that_of_the_sliced_weights() -> None:
     theta = torch.from_numpy(THETA.copy()).requires_grad_()
     x, t, noise = torch.randn(4, 1, 8, 8), torch.full((4,), 0.5).double(), torch.randn(4, 1, 8, 8)
 
-    narrow = FlatModel(torch.from_numpy(extract(THETA, inner)), inner, CONFIG, 1)
+    narrow = FlatModel(torch.from_numpy(extract(THETA, inner)), inner.widths, CONFIG, 1)
     denoising_loss(narrow.denoiser, x, t, noise).mean().backward()
     narrow.finish()
     gradient = narrow.in_layout(narrow.gradient)
@@ -194,14 +200,14 @@ def test_the_widths_of_a_step_share_its_batch_and_its_gradient_evenly() -> None:
     inner = narrowed(outer, 2)
     batch = draw_batch(DATA, CONFIG, np.random.default_rng(0), torch.manual_seed(0))
     wide, narrow = (
-        FlatModel(torch.from_numpy(extract(THETA, each)), each, CONFIG, 1)
+        FlatModel(torch.from_numpy(extract(THETA, each)), each.widths, CONFIG, 1)
         for each in (outer, inner)
     )
     loss = backward([wide, narrow], batch, CONFIG)
     own = denoising_loss(wide.denoiser, batch.x0, batch.t, batch.noise).mean()
     assert loss.item() == pytest.approx(own.item())
     for model, submodel in ((wide, outer), (narrow, inner)):
-        alone = FlatModel(torch.from_numpy(extract(THETA, submodel)), submodel, CONFIG, 1)
+        alone = FlatModel(torch.from_numpy(extract(THETA, submodel)), submodel.widths, CONFIG, 1)
         backward([alone], batch, CONFIG)
         torch.testing.assert_close(model.gradient, alone.gradient / 2, atol=1e-6, rtol=1e-4)
 
@@ -223,6 +229,6 @@ def test_a_narrow_client_is_spared_low_noise() -> None:
 
 
 def test_a_client_of_single_weights_has_no_narrower_width_to_train() -> None:
-    submodel = masked_submodel(LAYOUT, np.random.default_rng(5).random(LAYOUT.size) < 0.5)
+    submodel = MaskedSubmodel(LAYOUT, np.random.default_rng(5).random(LAYOUT.size) < 0.5)
     several = _with(local_widths="sandwich", rates=RatesConfig(several_widths=0.0))
     np.testing.assert_array_equal(_train(several, submodel), _train(CONFIG, submodel))

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from common.network.layers import Conv2d, Plan
 from common.network.unet import initial_weights, layout_of, load_weights
-from common.submodels.layout import Axis
-from common.submodels.submodel import Submodel, extract
+from common.submodels import Axis, CompactSubmodel, extract
 from server.policies.choose import submodel_for
 from server.policies.request import Request
 from tests.architectures import ALL, Architecture
@@ -36,7 +35,7 @@ class MaskedGroupNorm(nn.Module):
         return (scaled * self.keep_C[:, None]).view_as(x)
 
 
-def _masked_full(a: Architecture, theta: np.ndarray, submodel: Submodel) -> nn.Module:
+def _masked_full(a: Architecture, theta: np.ndarray, submodel: CompactSubmodel) -> nn.Module:
     model = a.diffusers().eval()
     layout = submodel.layout
     state = {}
@@ -73,6 +72,7 @@ def test_compact_equals_masked_full(name: str, policy: str) -> None:
         submodel = submodel_for(
             policy, Request(layout=layout, k=k, index=0, count=1, stretch=1, rng=rng)
         )
+        assert isinstance(submodel, CompactSubmodel)
         compact = load_weights(
             a.model,
             a.channels,

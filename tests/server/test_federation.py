@@ -264,7 +264,7 @@ def test_full_submodels_equal_training_one_client_at_a_time(tmp_path: Path) -> N
     from client.training import train_locally
     from common.data.datasets import load_partition
     from common.seeding import rng_for
-    from common.submodels.submodel import full_submodel
+    from common.submodels import full_submodel
 
     config = tiny_with(fleet="1x1", rounds=2)
     state, _ = run(config, tmp_path)

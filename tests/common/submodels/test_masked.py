@@ -2,25 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import client.training
 from client.training import train_locally
 from common.data.datasets import ImageData
 from common.network.unet import initial_weights, layout_of
-from common.submodels.layout import Layout
-from common.submodels.masked import (
+from common.submodels import (
+    CompactSubmodel,
+    Layout,
     MaskedSubmodel,
+    Submodel,
     by_coordinate,
-    dense,
-    kept,
-    masked_submodel,
+    extract,
+    full_submodel,
+    scatter,
     submodel_from_bitmask,
 )
-from common.submodels.submodel import Submodel, extract, full_submodel, scatter
+from common.submodels.submodel import Places
 from common.wire.messages import pack_task, payload_bytes, spec_for, unpack_task
 from server.aggregation.mean import CoverageFold
 from server.app import federate
@@ -86,6 +88,21 @@ def test_random_keeps_every_weight_equally_often_and_as_many_of_each_layer() -> 
             )
 
 
+def test_compact_and_masked_submodels_are_two_kinds_of_one_thing() -> None:
+    compact, masked = (submodel_for(p, _request(2)) for p in ("static", "element-random"))
+    for submodel in (compact, masked):
+        assert isinstance(submodel, Submodel)
+        assert all(
+            isinstance(submodel.cutout(parameter), Places) for parameter in LAYOUT.parameters
+        )
+    assert isinstance(compact, CompactSubmodel)
+    # A masked one has no block of kept channels, so nothing may ask it for one.
+    for name in ("index", "coverage_index", "shape", "along", "kept"):
+        assert hasattr(compact, name)
+        assert not hasattr(masked, name)
+    assert (compact.rate, masked.rate) == (Fraction(1, 2), 1)
+
+
 def test_what_is_cut_out_is_put_back_and_travels() -> None:
     theta = np.random.default_rng(0).normal(size=LAYOUT.size).astype(np.float32)
     submodel = submodel_for("element-random", _request(2))
@@ -93,9 +110,9 @@ def test_what_is_cut_out_is_put_back_and_travels() -> None:
     mask = _mask("element-random", 2)
     np.testing.assert_array_equal(values, theta[mask])
     assert submodel.size == mask.sum() == values.size
-    whole = dense(values, submodel)
+    whole = submodel.to_network(values)
     np.testing.assert_array_equal(whole, np.where(mask, theta, 0))
-    np.testing.assert_array_equal(kept(whole, submodel), values)
+    np.testing.assert_array_equal(submodel.of_network(whole), values)
     back = np.zeros_like(theta)
     scatter(values, submodel, into=back)
     np.testing.assert_array_equal(back, whole)
@@ -124,7 +141,7 @@ def test_the_average_is_per_coordinate_over_those_that_kept_it(
     weights = [1.0, 2.0, 0.5, 3.0, 1.0, 0.0]
     fold = CoverageFold(LAYOUT, sum(weights), waiting=0.1)
     for i in sorted(range(6), key=order):
-        submodel = masked_submodel(LAYOUT, masks[i])
+        submodel = MaskedSubmodel(LAYOUT, masks[i])
         fold.add(trained[i][masks[i]], submodel, weights[i], 10 + i)
     result = fold.finish(theta)
     total = np.sum([w * m for w, m in zip(weights, masks, strict=True)], axis=0)
@@ -141,7 +158,7 @@ def test_the_average_is_per_coordinate_over_those_that_kept_it(
 def test_keeping_everything_is_federated_averaging_to_the_bit() -> None:
     rng = np.random.default_rng(2)
     theta = rng.normal(size=LAYOUT.size).astype(np.float32)
-    everything = masked_submodel(LAYOUT, np.ones(LAYOUT.size, bool))
+    everything = MaskedSubmodel(LAYOUT, np.ones(LAYOUT.size, bool))
     results = []
     for layout, submodel in ((LAYOUT, everything), (chain_layout(4, 3), full_submodel(LAYOUT))):
         fold = CoverageFold(layout, 6.0)
@@ -166,18 +183,18 @@ def test_training_leaves_what_is_masked_at_zero_and_trains_the_rest_as_ever(
         return train_locally(extract(theta, submodel), submodel, data, config, 1, rng).values
 
     whole = full_submodel(layout)
-    everything = masked_submodel(layout, np.ones(layout.size, bool))
+    everything = MaskedSubmodel(layout, np.ones(layout.size, bool))
     assert train(everything).tobytes() == train(whole).tobytes()
 
     seen: list[np.ndarray] = []
 
-    def noted(whole: np.ndarray, submodel: Submodel) -> np.ndarray:
-        seen.append(whole)
-        return kept(whole, submodel)
+    def noted(submodel: MaskedSubmodel, weights: np.ndarray) -> np.ndarray:
+        seen.append(weights)
+        return weights[submodel.mask]
 
-    monkeypatch.setattr(client.training, "kept", noted)
+    monkeypatch.setattr(MaskedSubmodel, "of_network", noted)
     mask = np.random.default_rng(4).random(layout.size) < 0.5
-    values = train(masked_submodel(layout, mask))
+    values = train(MaskedSubmodel(layout, mask))
     assert (seen[0][~mask] == 0).all()
     assert (values != theta[mask]).mean() > 0.95
 

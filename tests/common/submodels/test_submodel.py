@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.submodels.submodel import (
-    Submodel,
+from common.submodels import (
+    CompactSubmodel,
     extract,
     full_submodel,
     narrowed,
@@ -22,14 +22,14 @@ THETA = np.arange(LAYOUT.size, dtype=np.float32)
 
 
 @given(submodels(LAYOUT))
-def test_scatter_after_extract_changes_nothing(submodel: Submodel) -> None:
+def test_scatter_after_extract_changes_nothing(submodel: CompactSubmodel) -> None:
     into = THETA.copy()
     scatter(extract(THETA, submodel), submodel, into)
     np.testing.assert_array_equal(into, THETA)
 
 
 @given(submodels(LAYOUT))
-def test_the_pruning_error_is_what_a_mask_takes_off_the_norm(submodel: Submodel) -> None:
+def test_the_pruning_error_is_what_a_mask_takes_off_the_norm(submodel: CompactSubmodel) -> None:
     masked = np.zeros_like(THETA)
     scatter(extract(THETA, submodel), submodel, masked)
     dropped = ((THETA - masked).astype(float) ** 2).sum() / (THETA.astype(float) ** 2).sum()
@@ -38,7 +38,7 @@ def test_the_pruning_error_is_what_a_mask_takes_off_the_norm(submodel: Submodel)
 
 
 @given(submodels(LAYOUT))
-def test_scatter_writes_the_kept_coordinates_and_no_other(submodel: Submodel) -> None:
+def test_scatter_writes_the_kept_coordinates_and_no_other(submodel: CompactSubmodel) -> None:
     into = np.full(LAYOUT.size, -1, np.float32)
     values = extract(THETA, submodel)
     scatter(values, submodel, into)
@@ -49,7 +49,7 @@ def test_scatter_writes_the_kept_coordinates_and_no_other(submodel: Submodel) ->
 
 def test_extract_cuts_the_block_that_plain_indexing_cuts() -> None:
     kept = {"a": [0, 2, 5, 7], "b": [1, 3, 4, 6], "c": [0, 1, 6, 7]}
-    submodel = Submodel(LAYOUT, 2, {name: np.array(c) for name, c in kept.items()})
+    submodel = CompactSubmodel(LAYOUT, 2, {name: np.array(c) for name, c in kept.items()})
     tensors = {p.name: LAYOUT.view(THETA, p) for p in LAYOUT.parameters}
     a, b, c = kept["a"], kept["b"], kept["c"]
     expected = [
@@ -72,7 +72,9 @@ def test_the_full_submodel_keeps_everything_in_order() -> None:
 
 
 @given(submodels(LAYOUT))
-def test_coverage_of_a_coordinate_is_read_off_the_coverage_vector(submodel: Submodel) -> None:
+def test_coverage_of_a_coordinate_is_read_off_the_coverage_vector(
+    submodel: CompactSubmodel,
+) -> None:
     vector = np.zeros(LAYOUT.coverage_size, np.int64)
     for parameter, view in LAYOUT.coverage_views(vector):
         view[submodel.coverage_index(parameter)] = 1
@@ -84,7 +86,9 @@ def test_coverage_of_a_coordinate_is_read_off_the_coverage_vector(submodel: Subm
 
 
 @given(submodels(LAYOUT), st.data())
-def test_nested_coordinates_find_the_inner_submodel(outer: Submodel, data: st.DataObject) -> None:
+def test_nested_coordinates_find_the_inner_submodel(
+    outer: CompactSubmodel, data: st.DataObject
+) -> None:
     inner = narrowed(outer, data.draw(st.integers(1, outer.k)))
     place = nested_coordinates(inner, outer)
     np.testing.assert_array_equal(extract(THETA, outer)[place], extract(THETA, inner))
@@ -92,7 +96,8 @@ def test_nested_coordinates_find_the_inner_submodel(outer: Submodel, data: st.Da
 
 def test_nested_coordinates_refuse_what_is_not_nested() -> None:
     low, high = (
-        Submodel.from_positions(LAYOUT, 1, {name: np.array([p]) for name in "abc"}) for p in (0, 3)
+        CompactSubmodel.from_positions(LAYOUT, 1, {name: np.array([p]) for name in "abc"})
+        for p in (0, 3)
     )
     with pytest.raises(ValueError, match="does not"):
         nested_coordinates(low, high)
@@ -111,13 +116,13 @@ def test_positions_that_are_no_submodel_are_refused(
     positions: dict[str, list[int]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Submodel.from_positions(LAYOUT, 2, {n: np.array(p) for n, p in positions.items()})
+        CompactSubmodel.from_positions(LAYOUT, 2, {n: np.array(p) for n, p in positions.items()})
 
 
 def test_unequal_atoms_are_refused() -> None:
     kept = {name: np.array([0, 1, 2, 4]) for name in "abc"}  # three from one atom, one from another
     with pytest.raises(ValueError, match="every atom must keep 2"):
-        Submodel(LAYOUT, 2, kept)
+        CompactSubmodel(LAYOUT, 2, kept)
 
 
 def test_a_rate_the_atoms_do_not_allow_is_refused_with_those_they_do() -> None:

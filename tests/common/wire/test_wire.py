@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from common import wire
 from common.config.run import RunConfig
 from common.network.unet import layout_of
-from common.submodels.submodel import Submodel, extract, full_submodel
+from common.submodels import CompactSubmodel, Submodel, extract, full_submodel
 from common.wire.codecs import CODECS
 from common.wire.records import WireError
 from tests.layouts import chain_layout, submodels
@@ -48,7 +48,7 @@ def test_a_task_and_its_reply_arrive_as_they_were_sent(submodel: Submodel, codec
 @given(submodels(LAYOUT))
 def test_updates_are_added_to_the_servers_own_weights(submodel: Submodel) -> None:
     update = np.full(submodel.size, 0.5, np.float32)
-    reply = wire.Reply(update, 0.1, 5)
+    reply = wire.Reply(values=update, loss=0.1, images=5)
     for codec, expected in (
         ("float32", update),
         ("float16", extract(THETA, submodel) + update),
@@ -74,7 +74,7 @@ def test_a_whole_message_is_within_a_hundredth_of_its_values(
 ) -> None:
     """With the spec, the array's header and the metrics, for half of the default model."""
     layout = layout_of(RunConfig().model, 1)
-    submodel = Submodel.from_positions(layout, 2, dict.fromkeys(layout.axes, np.arange(2)))
+    submodel = CompactSubmodel.from_positions(layout, 2, dict.fromkeys(layout.axes, np.arange(2)))
     assert submodel.size > 100_000
     values = np.ones(submodel.size, np.float32)
     spec = wire.spec_for(submodel, 1, "static", codec)

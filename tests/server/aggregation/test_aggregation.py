@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.submodels.submodel import Submodel, extract, full_submodel
+from common.submodels import CompactSubmodel, Submodel, extract, full_submodel
 from server.aggregation.fold import MAX_ABS, Aggregate
 from server.aggregation.mean import CoverageFold
 from tests.layouts import chain_layout, submodels
@@ -29,9 +29,9 @@ def _fold(
     return fold.finish(THETA)
 
 
-def _one_position(position: int) -> Submodel:
+def _one_position(position: int) -> CompactSubmodel:
     positions = {name: np.array([position]) for name in LAYOUT.axes}
-    return Submodel.from_positions(LAYOUT, 1, positions)
+    return CompactSubmodel.from_positions(LAYOUT, 1, positions)
 
 
 def test_by_hand() -> None:
@@ -78,7 +78,7 @@ def test_any_order_of_arrival_gives_the_same_bits(
 
 @given(st.lists(submodels(LAYOUT), min_size=1, max_size=3))
 def test_uncovered_coordinates_keep_their_bits_and_covered_ones_do_not(
-    chosen: list[Submodel],
+    chosen: list[CompactSubmodel],
 ) -> None:
     theta = THETA.copy()
     theta[::3] = np.float32(1e-30)  # small enough to be lost in any arithmetic

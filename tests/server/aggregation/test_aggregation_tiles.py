@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from common.submodels.submodel import Submodel, extract
+from common.submodels import CompactSubmodel, extract
 from server.aggregation.mean import CoverageFold
 from server.loops import tiles
 from tests.layouts import chain_layout, submodels
@@ -18,7 +18,7 @@ THETA = RNG.standard_normal(LAYOUT.size, dtype=np.float32)
 
 
 def _plainly(
-    replies: list[tuple[NDArray[np.float32], Submodel, float]], total: float
+    replies: list[tuple[NDArray[np.float32], CompactSubmodel, float]], total: float
 ) -> NDArray[np.float32]:
     """Return the average as its definition reads, on masked copies of the whole model."""
     sums, weights = np.zeros((2, LAYOUT.size))
@@ -41,7 +41,7 @@ def _plainly(
     st.integers(1, 3),
 )
 def test_every_way_to_fold_gives_the_plain_average(
-    cohorts: list[Submodel], chosen: list[int], waiting: float, tile: int, threads: int
+    cohorts: list[CompactSubmodel], chosen: list[int], waiting: float, tile: int, threads: int
 ) -> None:
     replies = [
         (RNG.standard_normal(LAYOUT.size, dtype=np.float32), cohorts[which % len(cohorts)], 1.0 + i)

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from common.submodels.submodel import extract, full_submodel
+from common.submodels import extract, full_submodel
 from common.wire.records import WireError
 from server.aggregation.norms import DEVIATIONS, FEWEST, WINDOW, NormCheck, Norms, norms_after
 from tests.layouts import chain_layout

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config import RunConfig
-from common.submodels.masked import by_coordinate, masked_submodel
-from common.submodels.submodel import Submodel, extract, full_submodel
+from common.submodels import MaskedSubmodel, Submodel, by_coordinate, extract, full_submodel
 from server.aggregation import robust
 from server.aggregation.fold import Aggregate
 from server.aggregation.mean import CoverageFold
@@ -139,7 +138,7 @@ def test_single_coordinates_are_trimmed_alike() -> None:
     layout = by_coordinate(LAYOUT)
     rng = np.random.default_rng(4)
     updates = [
-        (full, masked_submodel(layout, rng.random(LAYOUT.size) < 0.6), weight)
+        (full, MaskedSubmodel(layout, rng.random(LAYOUT.size) < 0.6), weight)
         for full, _, weight in _drawn(4, [FULL] * 5)
     ]
     folds = [fold_for(layout, 50.0, _averaging(kind, 0.0)) for kind in ("mean", "trimmed")]

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from common.submodels.layout import Layout
-from common.submodels.submodel import Submodel, scatter
+from common.submodels import CompactSubmodel, Layout, Submodel, scatter
 from server.coverage.report import by_layer, course_summary, mask_changes, round_summary
 from tests.layouts import chain_layout
 
@@ -23,7 +22,7 @@ def _fleet(layout: Layout) -> list[list[Submodel | None]]:
             name: np.stack([rng.permutation(4)[:k] for _ in range(axis.size // 4)])
             for name, axis in layout.axes.items()
         }
-        return Submodel.from_positions(layout, k, chosen)
+        return CompactSubmodel.from_positions(layout, k, chosen)
 
     return [[draw() if rng.random() < 0.7 else None for _ in range(CLIENTS)] for _ in range(ROUNDS)]
 

@@ -4,7 +4,7 @@ from flwr.app import Array
 from numpy.typing import NDArray
 
 from common.config.run import RunConfig
-from common.submodels.submodel import Submodel, extract, pruning_error
+from common.submodels import CompactSubmodel, Submodel, extract, pruning_error
 from common.wire.codecs import CODECS
 from common.wire.messages import SPEC, VALUES, WEIGHTS, pack_task, spec_for
 from common.wire.records import pack_array
@@ -17,7 +17,7 @@ THETA = np.random.default_rng(0).standard_normal(LAYOUT.size, dtype=np.float32)
 
 def _at(*positions: int) -> Submodel:
     kept = {name: np.array(positions) for name in LAYOUT.axes}
-    return Submodel.from_positions(LAYOUT, len(positions), kept)
+    return CompactSubmodel.from_positions(LAYOUT, len(positions), kept)
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -5,8 +5,7 @@ import pytest
 
 from common.errors import UserError
 from common.network.unet import layout_of
-from common.submodels.layout import Axis, Layout, Parameter
-from common.submodels.submodel import Submodel
+from common.submodels import Axis, CompactSubmodel, Layout, Parameter
 from server.policies.balanced import axis_colours
 from server.policies.choose import submodel_for
 from server.policies.galois import galois_field
@@ -18,25 +17,30 @@ from tests.layouts import chain_layout
 LAYOUT = chain_layout(atom=4, atoms=2)
 
 
-def _submodel(
-    policy: str, k: int, slot: int = 0, count: int = 1, layout: Layout = LAYOUT, seed: int = 0
-) -> Submodel:
-    rng = np.random.default_rng([seed, slot])
-    weights = GlobalWeights(layout, lambda: np.ones(layout.size, np.float32))
-    request = Request(
+def _request(
+    k: int, slot: int = 0, count: int = 1, layout: Layout = LAYOUT, seed: int = 0
+) -> Request:
+    return Request(
         layout=layout,
         k=k,
         index=slot % count,
         count=count,
         stretch=slot // count + 1,
-        rng=rng,
+        rng=np.random.default_rng([seed, slot]),
         code=1,
-        weights=weights,
+        weights=GlobalWeights(layout, lambda: np.ones(layout.size, np.float32)),
     )
-    return submodel_for(policy, request)
 
 
-def _counts(submodels: list[Submodel]) -> list[np.ndarray]:
+def _submodel(
+    policy: str, k: int, slot: int = 0, count: int = 1, layout: Layout = LAYOUT, seed: int = 0
+) -> CompactSubmodel:
+    submodel = submodel_for(policy, _request(k, slot, count, layout, seed))
+    assert isinstance(submodel, CompactSubmodel)
+    return submodel
+
+
+def _counts(submodels: list[CompactSubmodel]) -> list[np.ndarray]:
     """Return how many of the submodels cover each entry of each parameter."""
     layout = submodels[0].layout
     counts = [np.zeros(p.coverage_shape, np.int64) for p in layout.parameters]
@@ -81,7 +85,7 @@ def test_random_depends_on_its_stream_alone() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_rate_one_is_the_full_model_under_every_policy(policy: str) -> None:
-    assert _submodel(policy, 4).density == 1
+    assert submodel_for(policy, _request(4)).density == 1
 
 
 def test_full_ignores_the_rate() -> None:

@@ -9,7 +9,7 @@ import pytest
 from common.config.fleet import fleet_codes, parse_fleet
 from common.config.run import RunConfig
 from common.errors import UserError
-from common.submodels.layout import Layout
+from common.submodels import CompactSubmodel, Layout
 from server.fleet.assignments import request_for
 from server.fleet.members import fleet_of
 from server.policies.choose import policy_named, submodel_for
@@ -38,9 +38,15 @@ def _request(layout: Layout = LAYOUT, k: int = 2, stretch: int = 1, seed: int = 
     )
 
 
+def _compact(policy: str, request: Request) -> CompactSubmodel:
+    submodel = submodel_for(policy, request)
+    assert isinstance(submodel, CompactSubmodel)
+    return submodel
+
+
 def _inside(policy: str, request: Request) -> dict[str, np.ndarray]:
     """Return, for each axis, the kept positions of every atom, sorted."""
-    submodel = submodel_for(policy, request)
+    submodel = _compact(policy, request)
     return {n: kept.reshape(-1, submodel.k) % 4 for n, kept in submodel.kept.items()}
 
 
@@ -138,9 +144,7 @@ def test_covering_uses_every_position_before_it_uses_one_again(atom: int) -> Non
     for k in range(1, atom + 1):
         used = {name: np.zeros(axis.size, int) for name, axis in layout.axes.items()}
         for round in range(1, 26):
-            for name, kept in submodel_for(
-                "covering", _request(layout, k, stretch=round)
-            ).kept.items():
+            for name, kept in _compact("covering", _request(layout, k, stretch=round)).kept.items():
                 used[name][kept] += 1
                 assert used[name].max() - used[name].min() <= 1
 
@@ -228,7 +232,7 @@ def test_quarters_are_those_of_the_published_table() -> None:
             smallest_first = sorted(range(4), key=lambda p: norms[atom][p])
             assert ranked[atom].tolist() == sorted(smallest_first[q] for q in kept)
     eights = chain_layout(atom=8)
-    wide = submodel_for("quarters", replace(_request(eights, k=4), code=6)).kept["a"]
+    wide = _compact("quarters", replace(_request(eights, k=4), code=6)).kept["a"]
     assert wide[:4].tolist() == [2, 3, 6, 7]
 
 

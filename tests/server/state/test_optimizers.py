@@ -3,7 +3,7 @@ import pytest
 
 from common.config.run import RunConfig
 from common.config.sections import EmaConfig, ServerConfig
-from common.submodels.submodel import extract, full_submodel
+from common.submodels import extract, full_submodel
 from server.aggregation.mean import CoverageFold
 from server.state.advance import ServerState, advance, initial_state
 from tests.layouts import chain_layout

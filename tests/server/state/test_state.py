@@ -8,7 +8,7 @@ import pytest
 
 from common.config.run import RunConfig
 from common.config.sections import EmaConfig, ServerConfig
-from common.submodels.submodel import Submodel, extract, full_submodel
+from common.submodels import CompactSubmodel, Submodel, extract, full_submodel
 from server.aggregation.mean import CoverageFold
 from server.state.advance import ServerState, advance, initial_state
 from server.state.optimizers import OPTIMIZERS
@@ -33,9 +33,9 @@ def _round(
     return advance(state, round_of(fold.finish(state.theta)), LAYOUT, config)
 
 
-def _submodel(position: int) -> Submodel:
+def _submodel(position: int) -> CompactSubmodel:
     positions = {name: np.array([position]) for name in LAYOUT.axes}
-    return Submodel.from_positions(LAYOUT, 1, positions)
+    return CompactSubmodel.from_positions(LAYOUT, 1, positions)
 
 
 def _start(averages: int = 1, optimizer: Any = "plain") -> ServerState:
@@ -138,7 +138,7 @@ def test_an_average_counts_every_coordinate_s_own_images_also_where_atoms_differ
     state = _start()
     (seen, last), ema = np.zeros((2, LAYOUT.size)), state.ema.astype(np.float64)
     for submodel, images in (
-        (Submodel.from_positions(LAYOUT, 2, own), 300),
+        (CompactSubmodel.from_positions(LAYOUT, 2, own), 300),
         (full_submodel(LAYOUT), 100),
         (_submodel(1), 50),
     ):

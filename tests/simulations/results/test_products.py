@@ -20,7 +20,7 @@ from common.diffusion.samplers import sample
 from common.errors import UserError
 from common.network.unet import initial_weights, layout_of, load_weights
 from common.seeding import SERVER, rng_for, torch_generator
-from common.submodels.submodel import extract
+from common.submodels import extract
 from server.policies.choose import submodel_for
 from server.policies.request import Request
 from server.pretrained.folder import import_pipeline

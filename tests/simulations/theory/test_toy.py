@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.config.fleet import parse_fleet
 from common.config.run import RunConfig
-from common.submodels.submodel import extract
+from common.submodels import extract
 from server.aggregation.mean import CoverageFold
 from server.fleet.assignments import request_for
 from server.fleet.members import fleet_of
