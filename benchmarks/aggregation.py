@@ -154,7 +154,7 @@ def _compile() -> None:
     fold(_values(4), [full_submodel(layout)], [_values(4)])
 
 
-def _sent(load: Workload, theta: Values) -> list[Submodel]:
+def _sent(load: Workload, theta: Values) -> Sequence[Submodel]:
     """Return every client's submodel with what sending it has worked out: equal neighbours once."""
     submodels, last = load.submodels(), b""
     for submodel in submodels:
