@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.harness import Result, available_memory
 from benchmarks.workloads import Workload, workload
 from common.config import RunConfig
-from common.submodels import Axis, Layout, Parameter, Submodel, extract, full_submodel
+from common.submodels import Axis, CompactSubmodel, Layout, Parameter, Submodel, extract, full_submodel
 from server.aggregation import Aggregate, fold_for
 from simulations.planning.measure import PeakMemory, in_fresh_process, interleaved
 
@@ -117,7 +117,7 @@ def fold(
     return average.finish(theta)
 
 
-def floor_bytes(layout: Layout, clients: Sequence[Submodel]) -> int:
+def floor_bytes(layout: Layout, clients: Sequence[CompactSubmodel]) -> int:
     """Return the bytes that have to be read and written, whatever the program."""
     covered = np.zeros(layout.coverage_size, dtype=bool)
     for client in {client.bitmask(): client for client in clients}.values():
@@ -154,7 +154,7 @@ def _compile() -> None:
     fold(_values(4), [full_submodel(layout)], [_values(4)])
 
 
-def _sent(load: Workload, theta: Values) -> Sequence[Submodel]:
+def _sent(load: Workload, theta: Values) -> Sequence[CompactSubmodel]:
     """Return every client's submodel with what sending it has worked out: equal neighbours once."""
     submodels, last = load.submodels(), b""
     for submodel in submodels:
