@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from benchmarks.harness import Result, available_memory
 from benchmarks.workloads import Workload, workload
 from common.config import RunConfig
-from common.submodels import Axis, CompactSubmodel, Layout, Parameter, Submodel, extract, full_submodel
+from common.submodels import (
+    Axis,
+    CompactSubmodel,
+    Layout,
+    Parameter,
+    Submodel,
+    extract,
+    full_submodel,
+)
 from server.aggregation import Aggregate, fold_for
 from simulations.planning.measure import PeakMemory, in_fresh_process, interleaved
 
