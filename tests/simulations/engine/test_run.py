@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from simulations.engine import home
 from simulations.engine import simulate as run
 from simulations.engine.processes import Processes, free_ports, signals_interrupt
 from tests.engines import descendants
@@ -146,7 +147,7 @@ def test_stage_copies_the_app_and_nothing_else(tmp_path: Path) -> None:
     (project / "pyproject.toml").write_text(
         '[tool.flwr.app]\npublisher = "p"\nfab-exclude = ["runs/**"]\nconfig = {a = 1}\n'
     )
-    run._stage(project, target)
+    home.stage(project, target)
     files = {str(each.relative_to(target)) for each in target.rglob("*") if each.is_file()}
     assert files == {"pyproject.toml", "common/network/unet.py"}
     app = tomllib.loads((target / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
@@ -174,7 +175,7 @@ def test_environment_of_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("SCOREQUILT_CACHE", "/c")
     monkeypatch.setenv("RAY_ADDRESS", "somebody-elses:1")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    environment = run._environment(tmp_path, 2, 4242)
+    environment = home.engine_variables(tmp_path, 2, 4242)
     assert environment["SCOREQUILT_CACHE"] == "/c"
     assert environment["RAY_ADDRESS"] == "127.0.0.1:4242"
     assert environment["OMP_NUM_THREADS"] == "2"

@@ -134,7 +134,12 @@ def test_coverage_is_drawn_from_the_last_checkpoint_and_from_the_history(
     run: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(module, "coverage_figure", lambda *rest: given.append(rest) or Figure())
+
+    def draw(*arguments: Any) -> Figure:
+        given.append(arguments)
+        return Figure()
+
+    monkeypatch.setattr(module, "coverage_figure", draw)
     coverage(run)
     ((layout, counts, rounds, rows, title),) = given
     state = run.state()
