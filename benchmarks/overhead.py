@@ -24,16 +24,15 @@ from benchmarks.stock import write_stock_app
 from benchmarks.workloads import CIFAR10_DDPM
 from common.config import EvaluationConfig, ModelConfig, RunConfig, Scalar
 from common.network import layout_of
-from simulations.engine.processes import Processes, free_ports
-from simulations.engine.simulate import (
+from simulations.engine.home import (
     CONNECTION,
-    _environment,
-    _stage,
-    _temporary_home,
-    _wait_for_port,
-    _write_connection,
-    run_simulation,
+    engine_variables,
+    stage,
+    temporary_home,
+    write_connection,
 )
+from simulations.engine.processes import Processes, free_ports
+from simulations.engine.simulate import _wait_for_port, run_simulation
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {
@@ -83,15 +82,15 @@ def scorequilt(model: ModelConfig, rounds: int) -> RunConfig:
 def deploy(app: Path, config: dict[str, Scalar], run_dir: Path) -> None:
     """Run an app with SuperNodes on loopback."""
     run_dir.mkdir(parents=True)
-    with _temporary_home() as name, (run_dir / "log.txt").open("ab") as log:
+    with temporary_home() as name, (run_dir / "log.txt").open("ab") as log:
         home = Path(name)
         port, *ports = free_ports(1 + CLIENTS)
-        environment = _environment(home, 1, 0)
+        environment = engine_variables(home, 1, 0)
         with Processes(environment, home, log) as processes:
             address = ("--host", "127.0.0.1", "--port", str(port))
             processes.start("flower-superlink", "--insecure", *address)
-            _stage(app, home / "app")
-            _write_connection(home, port)
+            stage(app, home / "app")
+            write_connection(home, port)
             settings = {**config, "run-dir": str(run_dir)}
             (home / "run.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
             _wait_for_port(port, processes, lambda phase: None)

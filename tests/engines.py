@@ -20,13 +20,9 @@ from common.network.unet import layout_of
 from server.app import federate
 from server.record.history import read_rows
 from server.state.checkpoint import checkpoints, load_checkpoint
+from simulations.engine.home import ENVIRONMENT, temporary_home, write_connection
 from simulations.engine.processes import Processes, free_ports, running
-from simulations.engine.simulate import (
-    ENVIRONMENT,
-    _temporary_home,
-    _wait_for_port,
-    _write_connection,
-)
+from simulations.engine.simulate import _wait_for_port
 from tests.local_grid import LocalGrid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,9 +113,9 @@ def superlink(folder: Path, *options: str) -> Iterator[tuple[Processes, int]]:
 
     HOME is `folder` for all of them. Also yields the SuperLink's port.
     """
-    with _temporary_home() as home:
+    with temporary_home() as home:
         (port,) = free_ports(1)
-        _write_connection(Path(home), port)
+        write_connection(Path(home), port)
         variables = {
             **ENVIRONMENT,
             "HOME": str(folder),

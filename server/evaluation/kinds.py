@@ -7,6 +7,7 @@ Learning of Visual Features"), here of small copies of the images and once. Clus
 by what is coarse, so blurred copies are one kind more: to know these, fine detail has to be seen.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,7 +87,9 @@ def kinds_of(splits: Splits) -> Kinds:
 def _centres(points: Float64[np.ndarray, "N D"], count: int, start: int) -> np.ndarray:
     rng = rng_for(start, 0, SERVER, "clusters")
     chosen = points[rng.choice(len(points), count, replace=False)]
-    centres, _ = kmeans2(points, chosen, iter=STEPS, minit="matrix", missing="warn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of clusters that lose all their images, which go below
+        centres, _ = kmeans2(points, chosen, iter=STEPS, minit="matrix", missing="warn")
     return centres
 
 

@@ -10,15 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +23,17 @@ import tomli_w
 
 from common.config import Scalar
 from common.errors import UserError
-from simulations.engine.processes import ALLOCATOR, Processes, free_ports, signals_interrupt
+from simulations.engine.home import (
+    CONNECTION,
+    engine_variables,
+    ray_command,
+    stage,
+    superlink_command,
+    temporary_home,
+    write_connection,
+)
+from simulations.engine.processes import Processes, free_ports, signals_interrupt
 
-APP_FOLDERS = ("common", "server", "client")
-CONNECTION = "private"
 TICK = 0.2
 START_LIMIT = 120.0
 LAST_WORDS = 3.0
@@ -39,21 +43,6 @@ FAREWELL = 5.0
 Flower itself misses a ServerApp that was killed after a minute, and not always.
 """
 SERVER_APP = "flwr-simulation"
-
-ENVIRONMENT = {
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",  # seconds; the default waits up to one
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leaves a GPU visible to clients that claim none
-    "PYTHONUNBUFFERED": "1",  # the log is there when something dies
-    "MPLBACKEND": "Agg",  # a notebook's is unknown to Matplotlib where its kernel is not installed
-}
-
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "ws_proxy", "wss_proxy")
-"""Not for the engine: all it speaks to is on this machine, which a proxy would look for elsewhere,
-and httpx refuses a SOCKS proxy even where `no_proxy` exempts every address."""
 
 
 class RunFailed(UserError):
@@ -104,20 +93,20 @@ def run_simulation(
     begin = log_path.stat().st_size if log_path.exists() else 0
     with ExitStack() as stack:
         stack.enter_context(signals_interrupt())
-        home = Path(stack.enter_context(_temporary_home()))
+        home = Path(stack.enter_context(temporary_home()))
         log = stack.enter_context(log_path.open("ab"))
         threads = int(config_flat.get("threads", 1))
         workers = max(1, min(num_clients, _cpus() // threads))
         ports = free_ports(4)
-        environment = _environment(home, threads, ports[1])
+        environment = engine_variables(home, threads, ports[1])
         processes = stack.enter_context(Processes(environment, home, log))
         # Before Processes.__exit__, which takes a second or two.
         stack.callback(notify, "stopping")
 
-        processes.start(*_superlink_command(ports[0]))
-        processes.start(*_ray_command(home, ports[1:], workers * threads))
-        _stage(app_dir, home / "app")
-        _write_connection(home, ports[0])
+        processes.start(*superlink_command(ports[0]))
+        processes.start(*ray_command(home, ports[1:], workers * threads))
+        stage(app_dir, home / "app")
+        write_connection(home, ports[0])
         (home / "run.toml").write_text(
             tomli_w.dumps({**config_flat, "run-dir": str(run_dir)}), encoding="utf-8"
         )
@@ -132,7 +121,7 @@ def run_simulation(
         while submitted.poll() is None:
             notify("running")
             _check(processes, submitted)
-            if time.monotonic() > looked_at + 1:  # it looks at every process
+            if time.monotonic() > looked_at + 1:  # it reads all of /proc
                 looked_at = time.monotonic()
                 if processes.runs(SERVER_APP):
                     seen_at = looked_at
@@ -156,62 +145,6 @@ def run_simulation(
             reason = said or _last_error(text) or details or f"the run ended as '{status}'"
             raise RunFailed(f"{reason} (log: {log_path})")
     return RunResult(status, text[-4000:], time.monotonic() - started)
-
-
-def _environment(home: Path, threads: int, ray_port: int) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if name.lower() not in PROXIES}
-    # Flower starts its own programs by name.
-    path = os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", "")])
-    # It runs the apps in a folder apart, where a relative path of the user's means nothing.
-    modules = [part for part in ours.get("PYTHONPATH", "").split(os.pathsep) if part]
-    if modules:
-        ours["PYTHONPATH"] = os.pathsep.join(str(Path(part).absolute()) for part in modules)
-    return {
-        **ALLOCATOR,
-        **ours,
-        **ENVIRONMENT,
-        "PATH": path,
-        "FLWR_HOME": str(home),
-        "OMP_NUM_THREADS": str(threads),
-        "RAY_ADDRESS": f"127.0.0.1:{ray_port}",
-    }
-
-
-def _superlink_command(port: int) -> list[str]:
-    options = ["--simulation", "--insecure", "--disable-runtime-dependency-installation"]
-    return ["flower-superlink", *options, "--host", "127.0.0.1", "--port", str(port)]
-
-
-def _ray_command(home: Path, ports: list[int], cpus: int) -> list[str]:
-    """A cluster of one machine; free ports where Ray would fix them, so that runs can overlap."""
-    names = ("port", "ray-client-server-port", "dashboard-agent-listen-port")
-    return [
-        *("ray", "start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={home / 'ray'}"),
-        *(f"--{name}={port}" for name, port in zip(names, ports, strict=True)),
-        # No web page and no autoscaler: each is one more process that imports for seconds.
-        *("--include-dashboard=false", "--no-monitor", "--disable-usage-stats"),
-    ]
-
-
-def _stage(app_dir: Path, target: Path) -> None:
-    """Copy what the app consists of: Flower walks its whole folder, and a .venv there takes 5 s."""
-    target.mkdir()
-    text = (app_dir / "pyproject.toml").read_text(encoding="utf-8")
-    project = tomllib.loads(text)
-    for key in ("fab-include", "fab-exclude"):
-        # A pattern that matches nothing is an error, and here most of the tree is missing.
-        project["tool"]["flwr"]["app"].pop(key, None)
-    (target / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
-    for name in APP_FOLDERS:
-        if (app_dir / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(app_dir / name, target / name, ignore=ignored)
-
-
-def _write_connection(home: Path, port: int) -> None:
-    connection = {"address": f"127.0.0.1:{port}", "insecure": True}
-    config = {"superlink": {"default": CONNECTION, CONNECTION: connection}}
-    (home / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
 
 
 def _wait_for_port(port: int, processes: Processes, notify: Callable[[str], None]) -> None:
@@ -261,14 +194,3 @@ def _last_error(text: str) -> str:
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-@contextmanager
-def _temporary_home() -> Iterator[str]:
-    # Ray's sockets lie below and their paths may have 100 characters: macOS' folder is too long.
-    short = tempfile.gettempdir() if len(tempfile.gettempdir()) < 20 else "/tmp"
-    home = tempfile.mkdtemp(prefix="sq-", dir=short)
-    try:
-        yield home
-    finally:
-        shutil.rmtree(home, ignore_errors=True)

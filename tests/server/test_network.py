@@ -24,7 +24,7 @@ from common.data.datasets import load_dataset, load_partition
 from server.evaluation.build import evaluator_for
 from server.record.history import Row, read_rows
 from simulations.deployment.certificates import make_certificates
-from simulations.engine.simulate import ENVIRONMENT
+from simulations.engine.home import ENVIRONMENT
 from tests.engines import BIN, ROOT, as_words, descendants, engine, linux, tiny, wait_for
 
 PORT = 8000

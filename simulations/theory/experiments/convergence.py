@@ -11,16 +11,9 @@ from jaxtyping import Float64
 from matplotlib.figure import Figure
 
 from common.seeding import SERVER, rng_for, torch_generator
+from simulations.theory.pruned import Trained, masks_of, pruned_drift, train
 from simulations.theory.report import Cell, Estimate, Finding, Table, bootstrap
-from simulations.theory.toy import (
-    Trained,
-    initial,
-    masks_of,
-    problem,
-    pruned_drift,
-    squared_norm,
-    train,
-)
+from simulations.theory.toy import initial, problem, squared_norm
 
 LOCAL_STEPS, MIXED = 4, "1x2 1/2x3 1/4x3"
 Norms = Float64[np.ndarray, "R x"]

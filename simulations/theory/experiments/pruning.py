@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from common.seeding import SERVER, rng_for
 from simulations.theory.experiments.convergence import MIXED, Case
+from simulations.theory.pruned import dropped, masks_of
 from simulations.theory.report import Cell, Estimate, Finding, Table, bootstrap
-from simulations.theory.toy import dropped, full_gradient, masks_of, problem, squared_norm
+from simulations.theory.toy import full_gradient, problem, squared_norm
 
 RATE = 0.05
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from simulations.engine import home
 from simulations.engine import simulate as run
 from simulations.engine.processes import Processes, free_ports, running, signals_interrupt
 from tests.engines import descendants, linux
@@ -147,7 +148,7 @@ def test_stage_copies_the_app_and_nothing_else(tmp_path: Path) -> None:
     (project / "pyproject.toml").write_text(
         '[tool.flwr.app]\npublisher = "p"\nfab-exclude = ["runs/**"]\nconfig = {a = 1}\n'
     )
-    run._stage(project, target)
+    home.stage(project, target)
     files = {str(each.relative_to(target)) for each in target.rglob("*") if each.is_file()}
     assert files == {"pyproject.toml", "common/network/unet.py"}
     app = tomllib.loads((target / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
@@ -175,7 +176,7 @@ def test_environment_of_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("SCOREQUILT_CACHE", "/c")
     monkeypatch.setenv("RAY_ADDRESS", "somebody-elses:1")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    environment = run._environment(tmp_path, 2, 4242)
+    environment = home.engine_variables(tmp_path, 2, 4242)
     assert environment["SCOREQUILT_CACHE"] == "/c"
     assert environment["RAY_ADDRESS"] == "127.0.0.1:4242"
     assert environment["OMP_NUM_THREADS"] == "2"
@@ -189,7 +190,7 @@ def test_what_the_environment_is_set_up_for_elsewhere_does_not_reach_the_engine(
         monkeypatch.setenv(name, "socks5://proxy:1080")
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", "policies", "/opt/lib"]))
-    environment = run._environment(tmp_path, 2, 4242)
+    environment = home.engine_variables(tmp_path, 2, 4242)
     assert not [name for name in environment if name.lower().endswith("_proxy")]
     assert environment["MPLBACKEND"] == "Agg"
     theirs = [str(tmp_path), str(tmp_path / "policies"), "/opt/lib"]

@@ -14,19 +14,8 @@ from server.fleet.members import fleet_of
 from server.policies.choose import submodel_for
 from simulations.theory.experiments.convergence import Case, constant, limit, power
 from simulations.theory.experiments.pruning import Floor, floor, shape_constant
-from simulations.theory.toy import (
-    LAYOUT,
-    averaged,
-    dropped,
-    full_gradient,
-    gradient,
-    initial,
-    masks_of,
-    problem,
-    pruned_drift,
-    squared_norm,
-    train,
-)
+from simulations.theory.pruned import averaged, dropped, masks_of, pruned_drift, train
+from simulations.theory.toy import LAYOUT, full_gradient, gradient, initial, problem, squared_norm
 
 FLEET = "1x1 1/2x2 1/4x1"
 
