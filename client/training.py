@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from common.diffusion import CLOCKS, TRAINING_DELTA, perturb, weighted_error
 from common.seeding import torch_generator
 from common.submodels import (
     CompactSubmodel,
+    Layout,
     MaskedSubmodel,
     Submodel,
     narrowed,
@@ -145,14 +147,22 @@ def learning_rate(config: RunConfig, round: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def nested_widths(config: RunConfig, layout: Layout, k: int) -> list[int]:
+    """Return the fleet's narrower widths that a client of `k` trains as well, from wide to narrow.
+
+    They are channels kept in every atom, like `k`.
+    """
+    if config.local_widths == "own" or Fraction(k, layout.atom) < config.rates.several_widths:
+        return []
+    fleet = {layout.kept_per_atom(rate) for rate in config.client_rates}
+    return sorted((narrow for narrow in fleet if narrow < k), reverse=True)
+
+
 def _nested_models(
     own: FlatModel, submodel: CompactSubmodel, config: RunConfig, channels: int
 ) -> list[tuple[FlatModel, Tensor]]:
     """Return the fleet's narrower widths within a client's own, with their places in its vector."""
-    if config.local_widths == "own" or submodel.rate < config.rates.several_widths:
-        return []
-    fleet = {submodel.layout.kept_per_atom(rate) for rate in config.client_rates}
-    narrower = sorted((k for k in fleet if k < submodel.k), reverse=True)
+    narrower = nested_widths(config, submodel.layout, submodel.k)
     if not narrower:
         return []
     device = own.theta.device

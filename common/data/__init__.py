@@ -1,11 +1,12 @@
 """Images, and how they are dealt out."""
 
 from common.data.datasets import OWN, ImageData, Splits, load_dataset, load_partition, own_images
-from common.data.own import fit_picture, open_picture
 from common.data.partition import partition_indices
+from common.data.pictures import SUFFIXES, fit_picture, open_picture
 
 __all__ = [
     "OWN",
+    "SUFFIXES",
     "ImageData",
     "Splits",
     "fit_picture",

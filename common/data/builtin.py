@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from common.data.own import Shape
+from common.data.pictures import Shape
 
 HELD_OUT_DIGITS = 360
 # Each photograph is cut into 2 x 4 cells; the right-hand columns of every cell are held out, so

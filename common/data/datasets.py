@@ -13,8 +13,9 @@ from jaxtyping import Float32, Int64, UInt8
 
 from common.cache import cached_arrays
 from common.data.builtin import DATASETS, Raw
-from common.data.own import OwnImages, Shape, read_own
+from common.data.own import OwnImages, read_own
 from common.data.partition import partition_indices
+from common.data.pictures import Shape
 from common.errors import UserError
 from common.seeding import SERVER, rng_for, torch_generator
 

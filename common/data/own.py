@@ -2,27 +2,46 @@
 
 Both are read in the shape that the run has, so that devices which hold different kinds of pictures
 still train one model. Nothing in these files is executed, and a picture that cannot be decoded is
-skipped and named.
+skipped and named. What was found is said in the log.
 """
 
 import hashlib
 import logging
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, ImageOps
 
 from common.cache import cached_arrays
+from common.data.pictures import (
+    SUFFIXES,
+    UNREAD,
+    Depth,
+    Shape,
+    deep_values,
+    depth_of,
+    extremes_of,
+    fit_picture,
+    open_picture,
+)
 from common.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-OWN_FORMAT = 1
+OWN_FORMAT = 2
 """Part of the cache keys: raised when what is read below changes."""
 
-Shape = tuple[int, int, int]
+SYSTEM = ("@eadir", "__macosx", "$recycle.bin", "lost+found", "system volume information")
+"""Folders that systems and programs leave behind; so are those whose name begins with a dot."""
+
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "masks")
+"""Names of folders that say what pictures are for and not what they show."""
+
+MOST_CLASSES = 1000
+"""Numbers from here on are names, such as years, or identifiers."""
+
 log = logging.getLogger("flwr")
 
 
@@ -63,98 +82,149 @@ def read_own(source: str, shape: Shape | None) -> OwnImages:
     return _read_folder(path, shape)
 
 
-def open_picture(path: Path, channels: int) -> Image.Image:
-    """Return a picture, upright, in grey (1 channel) or in colour (3), whatever its mode.
-
-    Sixteen bits become eight; what is transparent becomes white.
-
-    Raises:
-        UserError: The file cannot be decoded.
-    """
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):
-                # Pillow's own conversion would cut every value above 255.
-                picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype("u1"))
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                paper = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(paper, picture)
-            return picture.convert("L" if channels == 1 else "RGB")
-    # Pillow raises SyntaxError and ValueError, too, for files that are damaged in some way.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a picture ({error})") from None
-
-
-def fit_picture(picture: Image.Image, shape: Shape) -> UInt8[np.ndarray, "C H W"]:
-    """Crop a picture in its middle to the shape's proportions and resize it to the shape."""
-    channels, height, width = shape
-    if picture.size != (width, height):
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-    return np.asarray(picture, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
-
-
 def _read_folder(folder: Path, shape: Shape) -> OwnImages:
     if not folder.is_dir():
         raise UserError(f"data: there is no folder {folder}")
-    paths = sorted(each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES)
-    paths = [each for each in paths if each.is_file()]
+    files = sorted(path for path in _files(folder) if path.is_file())
+    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
+    unread = Counter(path.suffix.lower() for path in files if path.suffix.lower() in UNREAD)
+    left_out = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
     if not paths:
-        raise UserError(f"data: no picture ({', '.join(SUFFIXES)}) is in the folder {folder}")
+        there = f" (there are {left_out}, which are not read)" if left_out else ""
+        raise UserError(f"data: no picture is in the folder {folder}{there}")
     listing = [(str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in paths]
     digest = hashlib.sha256(repr(listing).encode()).hexdigest()
     key = {"listing": digest, "shape": shape, "format": OWN_FORMAT}
-
-    def build() -> dict[str, np.ndarray]:
-        images, kept, skipped = [], [], []
-        for path in paths:
-            name = path.relative_to(folder)
-            try:
-                images.append(fit_picture(open_picture(path, shape[0]), shape))
-            except UserError:
-                skipped.append(str(name))
-            else:
-                kept.append(name.parts[0] if len(name.parts) > 1 else "")
-        pixels = np.stack(images) if images else np.empty((0, *shape), np.uint8)
-        return {"images": pixels, "classes": np.array(kept), "skipped": np.array(skipped)}
-
-    held = cached_arrays("folder", key, build)
+    held = cached_arrays("folder", key, lambda: _decode(folder, paths, shape))
     names, skipped = held["classes"].tolist(), tuple(held["skipped"].tolist())
     if skipped:
         shown = ", ".join(skipped[:5]) + (" …" if len(skipped) > 5 else "")
         log.warning("data: %d pictures of %s are skipped: %s", len(skipped), folder, shown)
+    if left_out:
+        log.warning("data: %s in %s are not read", left_out, folder)
     if not names:
         raise UserError(f"data: none of the {len(skipped)} pictures in {folder} can be decoded")
-    classes = _class_names(set(names))
-    labels = np.array([classes.index(name) for name in names], dtype=np.int64)
+    classes = _class_names(folder, set(names))
+    places = {name: classes.index(_number(name) if _numbers(names) else name) for name in {*names}}
+    labels = np.array([places[name] for name in names], dtype=np.int64)
+    depth = held["depth"].tolist()
+    log.info(
+        "data: %s: %d pictures%s%s",
+        folder,
+        len(names),
+        f" of {len(set(names))} classes ({_shown(sorted(set(names)))})" if any(names) else "",
+        f"; deep greys from {depth[0]:g} (black) to {depth[1]:g} (white)" if depth else "",
+    )
     return OwnImages(held["images"], labels, classes, skipped)
 
 
-def _class_names(found: set[str]) -> tuple[str, ...]:
-    """Return the classes in order: numbers stand for themselves, other names are sorted."""
-    if all(re.fullmatch("0|[1-9][0-9]{0,4}", name) for name in found):
-        return tuple(map(str, range(max(map(int, found)) + 1)))
-    return tuple(sorted(found))
+def _files(folder: Path) -> Iterable[Path]:
+    """Yield everything below a folder but what systems leave there, following links once each."""
+    waiting, seen = [folder], {folder.resolve()}
+    while waiting:
+        for each in waiting.pop().iterdir():
+            if each.name.startswith(".") or each.name.lower() in SYSTEM:
+                continue
+            if each.is_dir():
+                if each.resolve() not in seen:
+                    seen.add(each.resolve())
+                    waiting.append(each)
+            else:
+                yield each
+
+
+def _decode(folder: Path, paths: list[Path], shape: Shape) -> dict[str, np.ndarray]:
+    """Decode all pictures: first deep greys alone, for the depth that they share, then each."""
+    images, kept, skipped, extremes = [], [], [], []
+    for path in paths:
+        try:
+            values = deep_values(path)
+        except UserError:
+            continue  # named below
+        if values is not None:
+            extremes.append(extremes_of(values))
+    depth: Depth | None = depth_of(extremes)
+    for path in paths:
+        name = path.relative_to(folder)
+        try:
+            images.append(fit_picture(open_picture(path, shape[0], depth), shape))
+        except UserError:
+            skipped.append(str(name))
+        else:
+            kept.append(name.parts[0] if len(name.parts) > 1 else "")
+    pixels = np.stack(images) if images else np.empty((0, *shape), np.uint8)
+    ends = np.array([depth.black, depth.white] if depth else [], dtype=np.float64)
+    names = np.array(kept, dtype=str)
+    return {"images": pixels, "classes": names, "skipped": np.array(skipped), "depth": ends}
+
+
+def _class_names(folder: Path, found: set[str]) -> tuple[str, ...]:
+    """Return the classes in order: numbers stand for themselves, other names are sorted.
+
+    Raises:
+        UserError: The sub-folders are splits and no classes, or two of them are one number.
+    """
+    if len(found) > 1 and (splits := sorted(n for n in found if n.lower() in SPLITS)):
+        raise UserError(
+            f"data: the sub-folders of {folder} are no classes ({', '.join(splits)}); name the one "
+            f"to train on, such as folder:{folder / splits[-1]}"
+        )
+    if not _numbers(found):
+        return tuple(sorted(found))
+    twice = [n for n, count in Counter(map(_number, found)).items() if count > 1]
+    if twice:
+        both = sorted(name for name in found if _number(name) == twice[0])
+        raise UserError(f"data: the sub-folders {' and '.join(both)} of {folder} are one class")
+    return tuple(map(str, range(max(map(int, found)) + 1)))
+
+
+def _numbers(names: Iterable[str]) -> bool:
+    """Say whether all names are numbers of classes, with or without zeros before them."""
+    return all(re.fullmatch("[0-9]{1,5}", n) and int(n) < MOST_CLASSES for n in names)
+
+
+def _number(name: str) -> str:
+    return str(int(name))
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
 def _read_npz(path: Path, shape: Shape | None) -> OwnImages:
     try:
         with np.load(path, allow_pickle=False) as file:
-            images = np.asarray(file["images"])
-            labels = np.asarray(file["labels"] if "labels" in file else np.zeros(len(images), int))
+            # Published sets, such as MedMNIST's, keep splits under names of their own.
+            first = "images" if "images" in file else "train_images"
+            images = np.asarray(file[first])
+            key = first.replace("images", "labels")
+            labels = np.asarray(file[key]) if key in file else np.zeros(len(images), int)
     except Exception as error:  # what a damaged file raises depends on which byte is wrong
         raise UserError(f"data: {path} is no .npz file with an array 'images' ({error})") from None
     if images.ndim == 3:
         images = images[:, None]
+    elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        images = images.transpose(0, 3, 1, 2)  # channels last
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise UserError(
-            f"data: 'images' in {path} is {images.dtype} of shape {images.shape}; it needs uint8 "
-            "of shape (N, C, H, W) or (N, H, W)"
+            f"data: '{first}' in {path} is {images.dtype} of shape {images.shape}; it needs uint8 "
+            "of shape (N, C, H, W), (N, H, W, C) or (N, H, W)"
+        )
+    if images.shape[1] not in (1, 3):
+        raise UserError(
+            f"data: {path} holds images of {images.shape[1]} channels; they are grey (1) or "
+            "coloured (3)"
         )
     if shape is not None and images.shape[1:] != shape:
         raise UserError(f"data: {path} holds images of {images.shape[1:]}, the run's are {shape}")
+    labels = labels[:, 0] if labels.shape == (len(images), 1) else labels
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise UserError(f"data: 'labels' in {path} needs one whole number, 0 or greater, an image")
+        raise UserError(f"data: '{key}' in {path} needs one whole number, 0 or greater, an image")
+    if labels.max() >= MOST_CLASSES:
+        raise UserError(
+            f"data: '{key}' in {path} reaches {labels.max()}; classes are numbered from 0 and "
+            f"below {MOST_CLASSES}, so these look like identifiers"
+        )
     classes = tuple(map(str, range(int(labels.max()) + 1)))
-    return OwnImages(images, labels.astype(np.int64), classes)
+    log.info("data: %s: %d images from '%s', %d classes", path, len(images), first, len(classes))
+    return OwnImages(np.ascontiguousarray(images), labels.astype(np.int64), classes)

@@ -14,7 +14,7 @@ from typing import Any
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
-from common.config import RunConfig, parse_fleet
+from common.config import RunConfig
 from common.errors import UserError
 from common.submodels import Layout
 from common.wire import RollCall, WireError, pack_question, unpack_roll_call
@@ -49,7 +49,7 @@ class Roster:
         self.config = config
         self.layout = layout
         self.image_shape = image_shape
-        self.rates = parse_fleet(config.fleet)
+        self.rates = config.client_rates
         self._limits = dict(limits or {})
         self._events: dict[int, str] = {}
         self._failing: set[int] = set()

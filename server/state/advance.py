@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
-from common.config import RunConfig, ServerConfig, parse_fleet
+from common.config import RunConfig, ServerConfig
 from common.submodels import Layout
 from server.aggregation import CLIENTS, IMAGES, Aggregate, Norms, norms_after
 from server.fleet import anchor_after
@@ -85,7 +85,7 @@ def initial_state(
 
 def no_masks(layout: Layout, config: RunConfig) -> UInt8[np.ndarray, "clients bytes"]:
     """Return the masks of a fleet that has not taken part yet."""
-    return np.zeros((len(parse_fleet(config.fleet)), -(-layout.mask_bits // 8)), dtype=np.uint8)
+    return np.zeros((len(config.client_rates), -(-layout.mask_bits // 8)), dtype=np.uint8)
 
 
 def advance(state: ServerState, round: Round, layout: Layout, config: RunConfig) -> ServerState:

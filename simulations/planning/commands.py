@@ -50,10 +50,14 @@ def cost(
     fit_step: Annotated[
         float | None, typer.Option(min=0, help="… whose step takes this part of the full one's.")
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Measure what training costs a client at each model rate, and which rate fits a budget."""
+    """Say what training costs a client at each model rate, and which rate fits a budget."""
     import math
     from fractions import Fraction
+
+    from rich.console import Console
+    from rich.progress import Progress
 
     from common.config import parse_fleet
     from common.errors import UserError
@@ -72,7 +76,15 @@ def cost(
         | (set() if rates else allowed)
         | {Fraction(1)}
     )
-    costs = measure_costs(config, shape, sorted(wanted, reverse=True))
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    # Drawn between measurements, not by a thread whose work would be measured, too.
+    with Progress(console=console, transient=True, disable=hidden, auto_refresh=False) as bar:
+        task = bar.add_task("timing", total=None)
+        costs = measure_costs(
+            config, shape, sorted(wanted, reverse=True),
+            lambda done, total: bar.update(task, completed=done, total=total, refresh=True),
+        )  # fmt: skip
     typer.echo(
         f"batch of {config.batch_size}, images {'x'.join(map(str, shape))}, one thread; a "
         "multiply-add is two operations"

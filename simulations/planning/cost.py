@@ -1,17 +1,14 @@
-"""What a client's training costs at each model rate, measured on this machine.
+"""What a client's training costs at each model rate.
 
-Memory is the peak of resident memory while `train_locally` runs a round of two steps in a process
-of its own, beyond what was resident just before. So it counts the weights received and sent, the
-network, gradients, optimizer moments, activations, batches and PyTorch's workspaces, but neither
-the interpreter and libraries (all imported, and one step of a tiny network taken) nor the images.
-
-Time is one thread's processor time, which on an idle machine is the time on the clock.
+Memory is computed, by the function with which devices judge what they can hold, so that plan and
+device cannot disagree: `client.capability.training_bytes`. Time is measured on this machine: one
+thread's processor time, which on an idle machine is the time on the clock.
 """
 
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,20 +16,20 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from client.capability import training_bytes
 from client.training import train_locally
-from common.config import ModelConfig, RunConfig
+from common.config import RunConfig
 from common.data import ImageData
 from common.errors import UserError
 from common.network import layout_of
-from common.submodels import CompactSubmodel, Layout, Submodel
+from common.submodels import Submodel, submodel_of_rate
 from common.wire import CODECS, pack_reply, pack_task, payload_bytes, spec_for
-from simulations.planning.measure import MIB, PeakMemory, in_fresh_process, interleaved
+from simulations.planning.measure import MIB, interleaved
 
 STEPS = 2
 """Local steps that are timed."""
 
-Shape = tuple[int, ...]
-
+Shape = tuple[int, int, int]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -45,7 +42,7 @@ class Cost:
         rate: The model rate.
         parameters: Coordinates of the submodel.
         flops: Floating-point operations of a local step, a multiply-add counted as two.
-        peak_bytes: Peak memory of a round of training beyond the libraries' and the images'.
+        memory_bytes: Memory for a round of training beyond the libraries' and the images'.
         bytes_down: Payload of a task.
         bytes_up: Payload of a reply.
         step_seconds: Processor time of a local step on one thread.
@@ -54,7 +51,7 @@ class Cost:
     rate: Fraction
     parameters: int
     flops: int
-    peak_bytes: int
+    memory_bytes: int
     bytes_down: int
     bytes_up: int
     step_seconds: float
@@ -67,11 +64,11 @@ def fit_rate(
 
     Args:
         costs: Of the candidates, measured on one machine.
-        memory: Bytes for `Cost.peak_bytes`.
+        memory: Bytes for `Cost.memory_bytes`.
         seconds: Time for `Cost.step_seconds`; for a device that is slower than the machine that
             measured by some factor, its own budget divided by that factor.
     """
-    fitting = [c.rate for c in costs if c.peak_bytes <= memory and c.step_seconds <= seconds]
+    fitting = [c.rate for c in costs if c.memory_bytes <= memory and c.step_seconds <= seconds]
     return max(fitting, default=None)
 
 
@@ -87,33 +84,41 @@ def parse_bytes(key: str, text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def measure_costs(config: RunConfig, shape: Shape, rates: Sequence[Fraction]) -> list[Cost]:
+def measure_costs(
+    config: RunConfig,
+    shape: Shape,
+    rates: Sequence[Fraction],
+    progress: Callable[[int, int], None] | None = None,
+    repeats: int = 2,
+) -> list[Cost]:
     """Return the cost of a client's training at each rate; times are measured by turns.
 
     Args:
         config: The run's configuration; its policy is of no account.
         shape: An image's, channels first.
         rates: Model rates, each once.
+        progress: Called with the trainings timed and in total.
+        repeats: How often each is timed, of which the least counts.
 
     Raises:
         UserError: A rate does not fit the model's atoms.
     """
     layout = layout_of(config.model, shape[0])
-    submodels = {rate: _submodel(layout, rate) for rate in rates}
-    steps = _step_seconds(config, shape, submodels)
+    submodels = {rate: submodel_of_rate(layout, rate) for rate in rates}
+    # What is counted first is also what warms up for the timing.
+    flops = {rate: _flops(config, shape, submodel) for rate, submodel in submodels.items()}
+    steps = _step_seconds(config, shape, submodels, repeats, progress)
     costs = []
     for rate, submodel in submodels.items():
         values = np.zeros(submodel.size, np.float32)
         spec = spec_for(submodel, 1, "static", config.codec)
         reply = CODECS[config.codec].reply.encode(values)
-        with FlopCounterMode(display=False) as counter:
-            _train(config, submodel, _images(shape, config.batch_size), 1)
         costs.append(
             Cost(
                 rate,
                 submodel.size,
-                counter.get_total_flops(),
-                in_fresh_process(peak_bytes, config, shape, rate),
+                flops[rate],
+                training_bytes(config, layout, submodel.k, shape),
                 payload_bytes(pack_task(values, spec)),
                 payload_bytes(pack_reply(reply, spec, {"loss": 1.0, "images": 1, "seconds": 1.0})),
                 steps[rate],
@@ -122,67 +127,66 @@ def measure_costs(config: RunConfig, shape: Shape, rates: Sequence[Fraction]) ->
     return costs
 
 
-def peak_bytes(config: RunConfig, shape: Shape, rate: Fraction) -> int:
-    """Return the peak memory of one client's round in this process, in bytes."""
-    torch.set_num_threads(1)
-    submodel, data = _submodel(layout_of(config.model, shape[0]), rate), _images(shape, 64)
-    # PyTorch loads and builds kernels when they are first called; that is not the model's doing.
-    tiny = RunConfig(model=ModelConfig(widths=(8, 16), groups=2), batch_size=1, fleet="1")
-    _train(tiny, _submodel(layout_of(tiny.model, shape[0]), Fraction(1)), data, 1)
-    memory = PeakMemory()
-    _train(config, submodel, data, 2)
-    return memory.peak()
-
-
 def table(costs: Sequence[Cost]) -> str:
     """Return the costs as lines of text, with those that matter as parts of the largest rate's."""
     full = max(costs, key=lambda cost: cost.rate)
     lines = [
-        " rate  parameters  GFLOP/step       peak memory          step time      MiB down    MiB up"
+        " rate  parameters  GFLOP/step            memory          step time      MiB down    MiB up"
     ]
     for cost in costs:
-        memory, seconds = cost.peak_bytes / full.peak_bytes, cost.step_seconds / full.step_seconds
+        memory, seconds = (
+            cost.memory_bytes / full.memory_bytes,
+            cost.step_seconds / full.step_seconds,
+        )
         lines.append(
             f"{cost.rate!s:>5} {cost.parameters:11,d} {cost.flops / 1e9:11.3f} "
-            f"{cost.peak_bytes / MIB:9.1f} MiB {memory:4.2f} "
+            f"{cost.memory_bytes / MIB:9.1f} MiB {memory:4.2f} "
             f"{1000 * cost.step_seconds:10.1f} ms {seconds:5.2f} "
             f"{cost.bytes_down / MIB:11.2f} {cost.bytes_up / MIB:9.2f}"
         )
     return "\n".join(lines)
 
 
+def _flops(config: RunConfig, shape: Shape, submodel: Submodel) -> int:
+    """Return the operations of one local step."""
+    with FlopCounterMode(display=False) as counter:
+        train_on_nothing(config, submodel, random_images(shape, config.batch_size), 1)
+    return counter.get_total_flops()
+
+
 def _step_seconds(
-    config: RunConfig, shape: Shape, submodels: dict[Fraction, CompactSubmodel]
+    config: RunConfig,
+    shape: Shape,
+    submodels: Mapping[Fraction, Submodel],
+    repeats: int,
+    progress: Callable[[int, int], None] | None,
 ) -> dict[Fraction, float]:
     """Return the time of one local step at each rate, all measured by turns."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    data = _images(shape, 64)
+    data = random_images(shape, 64)
     calls = {
         f"{rate} {steps}": (
-            lambda submodel=submodel, steps=steps: _train(config, submodel, data, steps)
+            lambda submodel=submodel, steps=steps: train_on_nothing(config, submodel, data, steps)
         )
         for rate, submodel in submodels.items()
         for steps in (1, 1 + STEPS)
     }
-    times = interleaved(calls, 3, time.process_time)
+    times = interleaved(calls, repeats, time.process_time, progress)
     torch.set_num_threads(threads)
     # The difference leaves out what a round does once, such as building the network.
     return {r: (times[f"{r} {1 + STEPS}"] - times[f"{r} 1"]) / STEPS for r in submodels}
 
 
-def _train(config: RunConfig, submodel: Submodel, data: ImageData, steps: int) -> None:
+def train_on_nothing(config: RunConfig, submodel: Submodel, data: ImageData, steps: int) -> None:
+    """Train as a client does, for a number of steps, from weights that are all alike."""
     config = config.model_copy(update={"local_steps": steps, "rounds": 1})
     values = np.full(submodel.size, 0.01, np.float32)
     train_locally(values, submodel, data, config, 1, np.random.default_rng(0))
 
 
-def _submodel(layout: Layout, rate: Fraction) -> CompactSubmodel:
-    k = layout.kept_per_atom(rate)
-    return CompactSubmodel.from_positions(layout, k, dict.fromkeys(layout.axes, np.arange(k)))
-
-
-def _images(shape: Shape, count: int) -> ImageData:
+def random_images(shape: Shape, count: int) -> ImageData:
+    """Return images of noise, to measure with."""
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (count, *shape)).astype(np.float32)
     return ImageData(images, np.zeros(count, np.int64), 10, "random")

@@ -16,18 +16,23 @@ def interleaved(
     functions: Mapping[str, Callable[[], object]],
     repeats: int,
     clock: Callable[[], float] = time.perf_counter,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Return the least time in seconds of each function, called by turns.
 
     Turns spread a disturbance over all functions, and what is left of it the minimum removes, so
-    ratios within one call of this function can be trusted before the times themselves.
+    ratios within one call of this function can be trusted before the times themselves. `progress`
+    is called between them with the calls done and in total.
     """
-    least = dict.fromkeys(functions, float("inf"))
+    least, done = dict.fromkeys(functions, float("inf")), 0
     for _ in range(repeats):
         for name, function in functions.items():
             started = clock()
             function()
             least[name] = min(least[name], clock() - started)
+            done += 1
+            if progress is not None:
+                progress(done, repeats * len(functions))
     return least
 
 

@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from common.data import ImageData, fit_picture, open_picture
+from common.data import SUFFIXES, ImageData, fit_picture, open_picture
 from common.errors import UserError
 
 HELD_OUT = "held-out"
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Pictures(NamedTuple):

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float32
 
 from client.training import train_locally
-from common.config import EmaConfig, ModelConfig, RunConfig, parse_fleet
+from common.config import EmaConfig, ModelConfig, RunConfig
 from common.data import ImageData, partition_indices
 from common.diffusion import CLOCKS, Denoiser, KnownLaw, denoising_loss, eps_denoiser, sample_times
 from common.network import layout_of, load_weights, submodel_denoiser
@@ -70,7 +70,7 @@ def federation(config: RunConfig, data: ImageData) -> Iterator[Snapshot]:
         raise ValueError("without a wire and a clock, codec is float32 and round-budget 0")
     channels = data.image_shape[0]
     layout = policy_named(config.policy).coverage_layout(layout_of(config.model, channels))
-    rates = parse_fleet(config.fleet)
+    rates = config.client_rates
     parts = [
         data.select(indices)
         for indices in partition_indices(

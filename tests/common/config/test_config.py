@@ -161,3 +161,12 @@ def test_every_key_is_documented_with_its_default() -> None:
 
 def _defaults() -> dict[str, bool | int | float | str]:
     return RunConfig().to_flat()
+
+
+def test_the_page_says_of_every_key_what_it_means_and_its_default() -> None:
+    lines = (ROOT / "docs" / "configuration.md").read_text().splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| `")]
+    written = {key.strip(" `"): default.strip(" `") for key, default, *_ in rows}
+    for key, default in RunConfig().to_flat().items():
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        assert written.get(key, "missing") == shown, key

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from common.data.datasets import load_dataset, load_partition, own_images
-from common.data.own import open_picture, read_own
+from common.data.own import read_own
+from common.data.pictures import open_picture
 from common.errors import UserError
 
 SHAPE = (3, 8, 8)

@@ -1,5 +1,6 @@
 import struct
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -236,3 +237,7 @@ def test_a_client_without_enough_memory_says_what_it_can_hold() -> None:
     for k in (-1, FULL.k):
         with pytest.raises(WireError, match="can-hold"):
             wire.unpack_reply(wire.pack_too_large(k, SPEC), SPEC, FULL)
+
+
+def test_a_configuration_may_name_every_codec_and_no_other() -> None:
+    assert set(get_args(RunConfig.model_fields["codec"].annotation)) == set(CODECS)

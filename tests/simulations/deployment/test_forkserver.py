@@ -19,12 +19,12 @@ pytestmark = [linux, pytest.mark.slow]  # each test starts a process that import
 DEVICE = """
 import os, sys, time
 from pathlib import Path
-from client import forkserver
+from simulations.deployment import forkserver
 print(forkserver.start(os.environ), flush=True)
 time.sleep(600)
 """
 TASK = [PROGRAM, "--help"]
-SERVER = str(ROOT / "client" / "forkserver.py")
+SERVER = str(ROOT / "simulations" / "deployment" / "forkserver.py")
 
 
 @pytest.fixture
