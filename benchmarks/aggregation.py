@@ -2,13 +2,18 @@
 
 The floor of a workload is the least that any program has to move, at the speed at which `np.copyto`
 moves memory in the same run: each kept value read once, each covered global value read and
-written once. A speed of 1 is the floor's. Replies are `at hand` (the fold may hold all of them) or
-stream in one by one, rates mixed, as in a round. Every reply has memory of its own, so none is
-found in cache. Submodels come as a round has them when replies arrive, after `extract`: their sizes
-are known, where their coordinates lie is not yet worked out.
+written once. A speed of 1 is the floor's; `speed_vs_floor` is what a round of the default
+configuration has, in which up to `reply-memory` models' worth of replies wait: all ten of A and B,
+an eighth of C. It is also given for less memory, and for processor time, which a busy machine
+changes less and in which a second thread is no help. The fold is called as the strategy calls it:
+replies come one by one, rates mixed, and are checked, added and averaged within the time. Every
+reply has memory of its own, so none is found in cache. Submodels come as tasks leave them when they
+have been sent.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
@@ -17,17 +22,27 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import Result, available_memory
 from benchmarks.workloads import Workload, workload
-from common.submodels import Axis, CompactSubmodel, Layout, Parameter, Submodel, full_submodel
-from server.aggregation import Aggregate, CoverageFold
+from common.config import RunConfig
+from common.submodels import (
+    Axis,
+    CompactSubmodel,
+    Layout,
+    Parameter,
+    Submodel,
+    extract,
+    full_submodel,
+)
+from server.aggregation import Aggregate, fold_for
 from simulations.planning.measure import PeakMemory, in_fresh_process, interleaved
 
 Values = NDArray[np.float32]
 
-AT_HAND = float("inf")
-STREAMING = 0.5
-"""How much a fold may hold, in models; the second is its default."""
+LESS = (0.5, 1.0, 2.0)
+"""Models' worth of replies that may wait, besides the default."""
 
-REPEATS = {"A": 9, "B": 5, "C": 2}
+DEFAULT = RunConfig().reply_memory
+
+REPEATS = {"A": 15, "B": 7, "C": 2}
 DENSE = 10
 """Full models in an average with Flower's."""
 
@@ -51,22 +66,29 @@ def _against_floor(case: str, load: Workload) -> Iterator[Result]:
     theta = _values(load.layout.size)
     replies = _replies(clients)
     destination = np.empty_like(theta)
-    fresh = iter([_fresh(load) for _ in range(2 * REPEATS[case])])
-    seconds = interleaved(
-        {
-            "copy": lambda: np.copyto(destination, theta),
-            "at hand": lambda: fold(theta, next(fresh), replies, AT_HAND),
-            "copy again": lambda: np.copyto(destination, theta),
-            "streaming": lambda: fold(theta, next(fresh), replies, STREAMING),
-        },
-        REPEATS[case],
-    )
-    bandwidth = 2 * theta.nbytes / min(seconds["copy"], seconds["copy again"])
-    floor = floor_bytes(load.layout, clients) / bandwidth
-    for metric, kind in (("", "at hand"), ("_streaming", "streaming")):
-        yield Result("aggregation", case, f"speed_vs_floor{metric}", floor / seconds[kind])
-        yield Result("aggregation", case, f"time{metric}", 1000 * seconds[kind], "ms")
-    yield Result("aggregation", case, "copy_bandwidth", bandwidth / 1e9, "GB/s")
+    fresh = iter([_sent(load, theta) for _ in range(2 * (1 + len(LESS)) * REPEATS[case])])
+    copied = floor_bytes(load.layout, clients) / (2 * theta.nbytes)
+
+    def copy() -> None:
+        np.copyto(destination, theta)
+
+    def once(reply_memory: float) -> None:
+        fold(theta, next(fresh), replies, reply_memory)
+
+    ways = {case: DEFAULT} | {f"{case}, reply-memory {way:g}": way for way in LESS}
+    turns: dict[str, Callable[[], object]] = {"copy": copy}
+    for name, way in ways.items():
+        turns[name] = partial(once, way)
+    turns["copy again"] = copy
+    for suffix, clock in (("", time.perf_counter), ("_processor", time.process_time)):
+        seconds = interleaved(turns, REPEATS[case], clock)
+        floor = copied * min(seconds["copy"], seconds["copy again"])
+        for name in ways:
+            yield Result("aggregation", name, f"speed_vs_floor{suffix}", floor / seconds[name])
+            yield Result("aggregation", name, f"time{suffix}", 1000 * seconds[name], "ms")
+        if not suffix:
+            speed = floor_bytes(load.layout, clients) / floor / 1e9
+            yield Result("aggregation", case, "copy_bandwidth", speed, "GB/s")
 
 
 def _against_fedavg(case: str, load: Workload) -> Iterator[Result]:
@@ -74,31 +96,30 @@ def _against_fedavg(case: str, load: Workload) -> Iterator[Result]:
     theta = _values(load.layout.size)
     mixed, full = load.submodels(), [full_submodel(load.layout)] * DENSE
     mixed_replies, full_replies = _replies(mixed), _replies(full)
-    fresh = iter([_fresh(load) for _ in range(3)])
+    fresh = iter([_sent(load, theta) for _ in range(3)])
     records = [_state_dict(load.layout, theta) for _ in range(2)] * (DENSE // 2)
     seconds = interleaved(
         {
             "flwr": lambda: aggregate_arrayrecords(records, "num-examples"),
-            "mixed": lambda: fold(theta, next(fresh), mixed_replies, AT_HAND),
-            "full": lambda: fold(theta, full, full_replies, AT_HAND),
-            "full streaming": lambda: fold(theta, full, full_replies, STREAMING),
+            "mixed": lambda: fold(theta, next(fresh), mixed_replies),
+            "full": lambda: fold(theta, full, full_replies),
         },
         3,
     )
-    for name, kind in (
-        (case, "mixed"),
-        (f"{case} full", "full"),
-        (f"{case} full, streaming", "full streaming"),
-    ):
+    for name, kind in ((case, "mixed"), (f"{case} full", "full")):
         faster = seconds["flwr"] / seconds[kind]
         yield Result("aggregation", name, "times_faster_than_flwr_fedavg", faster)
 
 
 def fold(
-    theta: Values, clients: Sequence[Submodel], replies: Sequence[Values], hold: float
+    theta: Values,
+    clients: Sequence[Submodel],
+    replies: Sequence[Values],
+    reply_memory: float = DEFAULT,
 ) -> Aggregate:
     """Average the replies in a fixed order that mixes the rates."""
-    average = CoverageFold(clients[0].layout, float(len(clients)), hold)
+    config = RunConfig(reply_memory=reply_memory)
+    average = fold_for(clients[0].layout, float(len(clients)), config)
     for i in np.random.default_rng(0).permutation(len(clients)):
         average.add(replies[i], clients[i], 1.0, images=1)
     return average.finish(theta)
@@ -114,7 +135,7 @@ def floor_bytes(layout: Layout, clients: Sequence[CompactSubmodel]) -> int:
 
 
 def peak_extra_bytes(case: str) -> int:
-    """Return the peak memory of streaming aggregation in this process, in bytes.
+    """Return the peak memory of aggregation in this process, in bytes.
 
     Resident memory beyond the global weights and the reply that is just being added. It counts what
     the fold holds, and its result.
@@ -123,7 +144,7 @@ def peak_extra_bytes(case: str) -> int:
     theta, clients = _values(load.layout.size), load.submodels()
     _compile()
     memory, peak = PeakMemory(), 0
-    average = CoverageFold(load.layout, float(len(clients)))
+    average = fold_for(load.layout, float(len(clients)), RunConfig())
     for i in np.random.default_rng(0).permutation(len(clients)):
         reply = _values(clients[i].size)
         memory.restart()
@@ -138,15 +159,17 @@ def peak_extra_bytes(case: str) -> int:
 def _compile() -> None:
     """Have the machine code of all loops in memory, whatever the model."""
     layout = Layout((Parameter("one", (4,), ((Axis("one", 4),),), 0),), 4)
-    for hold in (STREAMING, AT_HAND):
-        fold(_values(4), [full_submodel(layout)], [_values(4)], hold)
+    fold(_values(4), [full_submodel(layout)], [_values(4)])
 
 
-def _fresh(load: Workload) -> list[CompactSubmodel]:
-    """Return every client's submodel with no more worked out than sending it takes."""
-    submodels = load.submodels()
+def _sent(load: Workload, theta: Values) -> Sequence[CompactSubmodel]:
+    """Return every client's submodel with what sending it has worked out: equal neighbours once."""
+    submodels, last = load.submodels(), b""
     for submodel in submodels:
         assert submodel.size
+        if submodel.bitmask() != last:
+            extract(theta, submodel)
+        last = submodel.bitmask()
     return submodels
 
 

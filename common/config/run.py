@@ -77,6 +77,7 @@ class RunConfig(Section):
     close_early: bool = Field(True, description="as soon as there are min_replies")
     aggregation: Literal["mean", "trimmed", "median"] = "mean"
     trim: float = Field(0.2, ge=0, lt=0.5)
+    reply_memory: float = Field(4.0, ge=0, description="models' worth of replies")
     update_check: Literal["off", "clip", "reject"] = "off"
     init: str = Field("", pattern=r"^(diffusers:.+)?$")
     run_dir: str = ""

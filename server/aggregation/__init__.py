@@ -1,6 +1,6 @@
 """From replies to one average; its definition comes first."""
 
-from server.aggregation.fold import CLIENTS, IMAGES, Aggregate
+from server.aggregation.fold import CLIENTS, IMAGES, Aggregate, Fold
 from server.aggregation.mean import CoverageFold
 from server.aggregation.norms import NormCheck, Norms, norms_after
 from server.aggregation.robust import RobustFold, fold_for
@@ -10,6 +10,7 @@ __all__ = [
     "IMAGES",
     "Aggregate",
     "CoverageFold",
+    "Fold",
     "NormCheck",
     "Norms",
     "RobustFold",

@@ -11,14 +11,15 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 from numpy.typing import NDArray
 
-from common.submodels import Layout, Submodel
-from server.aggregation.fold import Aggregate, check_values
+from common.config import RunConfig
+from common.submodels import Layout, Submodel, scatter
+from server.aggregation.fold import Fold
 from server.aggregation.mean import CoverageFold
 from server.coverage import Coverage
-from server.loops import MAGIC, TILE, Runs, place, read_only, runs_of
+from server.loops import MAGIC, TILE, tiles_of
 
 MEDIAN = 0.5
 """The share to trim that leaves the middle value, or the middle two."""
@@ -29,17 +30,16 @@ class _Update:
     values: NDArray[np.float32]
     mask: bytes
     share: float
-    images: int
+    kept: UInt8[np.ndarray, "bits"]
 
     @property
-    def order(self) -> tuple[bytes, float, int, bytes]:
+    def order(self) -> tuple[bytes, float, bytes]:
         """What to sort by, so that equal values are met in the same order in any run."""
-        digest = hashlib.sha256(self.values.tobytes()).digest()
-        return self.mask, self.share, self.images, digest
+        return self.mask, self.share, hashlib.sha256(self.values.tobytes()).digest()
 
 
-class RobustFold:
-    """Collects one round's replies and takes their trimmed mean; used as `CoverageFold` is.
+class RobustFold(Fold):
+    """Collects one round's replies and takes their trimmed mean.
 
     Args:
         layout: The model's table.
@@ -52,63 +52,40 @@ class RobustFold:
     """
 
     def __init__(self, layout: Layout, total_weight: float, trim: float) -> None:
-        if not (np.isfinite(total_weight) and total_weight > 0):
-            raise ValueError(f"the clients' weights must sum to a positive number: {total_weight}")
-        self.layout = layout
-        self.total_weight = total_weight
+        super().__init__(layout, total_weight)
         self.trim = trim
         self._updates: list[_Update] = []
-        self._runs: dict[bytes, Runs] = {}
 
-    def add(
-        self, values: Float32[np.ndarray, "kept"], submodel: Submodel, weight: float, images: int
+    def _take(
+        self, values: NDArray[np.float32], submodel: Submodel, mask: bytes, share: float
     ) -> None:
-        """Keep one client's trained weights.
+        if share > 0:
+            whole = np.zeros(self.layout.size, np.float32)
+            scatter(np.ones_like(values), submodel, whole)
+            self._updates.append(_Update(values, mask, share, np.packbits(whole > 0)))
 
-        Args:
-            values: The kept coordinates in the layout's order; not copied, so leave them be.
-            submodel: What the server assigned to this client.
-            weight: The client's share w_n, 0 or greater and part of `total_weight`.
-            images: Images that the client trained on.
-
-        Raises:
-            ValueError: As `CoverageFold.add`.
-        """
-        check_values(values, submodel)
-        share = weight / self.total_weight
-        if not 0 <= share <= 1:
-            raise ValueError(f"weight {weight} is not within 0 … {self.total_weight}")
-        share = (share + MAGIC) - MAGIC
-        mask = submodel.bitmask()
-        if mask not in self._runs:
-            self._runs[mask] = runs_of(submodel)
-        self._updates.append(_Update(read_only(values), mask, share, images))
-
-    def finish(self, theta: Float32[np.ndarray, "P"]) -> Aggregate:
-        """Return the trimmed mean where somebody trained and `theta` everywhere else."""
-        updates = sorted(self._updates, key=lambda update: update.order)
-        totals = np.array([(u.share, 1, u.images) for u in updates], dtype=np.float64)
-        masks = [update.mask for update in updates]
-        coverage = Coverage(self.layout, masks, totals.reshape(len(updates), 3))
-        new = theta.copy()
-        heard = [update for update in updates if update.share > 0]
-        if heard:
-            self._average(heard, new)
-        return Aggregate(new, coverage)
-
-    def _average(self, updates: list[_Update], new: Float32[np.ndarray, "P"]) -> None:
+    def _average(
+        self, theta: Float32[np.ndarray, "P"], coverage: Coverage
+    ) -> Float32[np.ndarray, "P"]:
         """Replace values, in tiles, wherever somebody trained them."""
+        new = theta.copy()
+        if not self._updates:
+            return new
+        updates = sorted(self._updates, key=lambda update: update.order)
         shares = np.array([update.share for update in updates])
         if self.trim == MEDIAN:
             shares[:] = (1 / len(updates) + MAGIC) - MAGIC
-        size = max(1, 4 * TILE // len(updates))
-        for first in range(0, new.size, size):
-            tile = new[first : first + size]
+        rest = [update.values for update in updates]
+        for part in tiles_of(new.size, max(8, 4 * TILE // len(updates) // 8 * 8)):
+            tile = new[part]
             values = np.full((len(updates), tile.size), np.nan, np.float32)
-            for update, row in zip(updates, values, strict=True):
-                place(row, first, update.values, *self._runs[update.mask])
+            for i, update in enumerate(updates):
+                kept = np.unpackbits(update.kept[part.start // 8 :], count=tile.size).astype(bool)
+                here = int(kept.sum())
+                values[i, kept], rest[i] = rest[i][:here], rest[i][here:]
             mean, covered = trimmed_mean(values, shares, self.trim)
             np.copyto(tile, mean, where=covered, casting="same_kind")
+        return new
 
 
 def trimmed_mean(
@@ -138,10 +115,10 @@ def trimmed_mean(
     return terms.sum(axis=0) * factors, total > 0
 
 
-def fold_for(
-    layout: Layout, total_weight: float, aggregation: str, trim: float
-) -> CoverageFold | RobustFold:
+def fold_for(layout: Layout, total_weight: float, config: RunConfig) -> Fold:
     """Return what averages a round's replies as the configuration says."""
-    if aggregation == "mean":
-        return CoverageFold(layout, total_weight)
-    return RobustFold(layout, total_weight, MEDIAN if aggregation == "median" else trim)
+    if config.aggregation == "mean":
+        return CoverageFold(layout, total_weight, config.reply_memory)
+    return RobustFold(
+        layout, total_weight, MEDIAN if config.aggregation == "median" else config.trim
+    )

@@ -1,22 +1,21 @@
 """Passes over all coordinates, compiled and shared out among threads."""
 
-from server.loops.kernels import MAGIC, add_pair, beyond, place, read_only, scale
-from server.loops.tables import Runs, Spread, runs_of, spread_out
-from server.loops.tiles import TILE, each_part, each_tile, in_order
+from server.loops.kernels import AT_ONCE, MAGIC, add, below, read_only, scale
+from server.loops.tables import Factors, Runs, factors_of, runs_of
+from server.loops.tiles import TILE, each_tile, tiles_of
 
 __all__ = [
+    "AT_ONCE",
     "MAGIC",
     "TILE",
+    "Factors",
     "Runs",
-    "Spread",
-    "add_pair",
-    "beyond",
-    "each_part",
+    "add",
+    "below",
     "each_tile",
-    "in_order",
-    "place",
+    "factors_of",
     "read_only",
     "runs_of",
     "scale",
-    "spread_out",
+    "tiles_of",
 ]

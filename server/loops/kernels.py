@@ -5,14 +5,12 @@ between; as loops they are one pass. They are plain functions of arrays, and rou
 source says: nothing is reordered or fused.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from server.loops.machine import compiled
+
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Table = NDArray[np.int64]
@@ -20,16 +18,8 @@ Table = NDArray[np.int64]
 MAGIC = 1.5 * 2.0**10
 """Adding and subtracting this rounds a float64 below 2^9 to the nearest multiple of 2^-42."""
 
-
-def compiled(function: Function) -> Function:
-    """Compile at the first call, and keep the machine code beside the source if that can be.
-
-    Nothing checks an index in compiled code: who calls it answers for sizes.
-    """
-    try:
-        return numba.njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError:  # there is no folder to keep it in
-        return numba.njit(function, nogil=True, error_model="numpy")
+AT_ONCE = 4
+"""Replies that `add` takes: all of them for one time that sums are read and written."""
 
 
 def read_only(array: NDArray) -> NDArray:
@@ -40,85 +30,60 @@ def read_only(array: NDArray) -> NDArray:
 
 
 @compiled
-def add_pair(
+def add(
     sums: Doubles,
     first: int,
-    a: Floats,
-    b: Floats,
-    share_a: float,
-    share_b: float,
+    count: int,
+    replies: tuple[Floats, Floats, Floats, Floats],
+    shares: tuple[float, float, float, float],
     rows: Table,
     runs: Table,
 ) -> None:
-    """Add two replies of one submodel, times their shares and rounded to 2^-42, to sums.
-
-    Two at once, because every sum is then read and written half as often.
+    """Add replies of one submodel, times their shares and rounded to 2^-42, to sums.
 
     Args:
         sums: Of the coordinates from `first` on.
         first: The first of them.
-        a: One reply's kept coordinates.
-        b: The other's; the same again with a share of 0 if there is none.
-        share_a: What to multiply `a` by.
-        share_b: What to multiply `b` by.
+        count: How many replies there are, from 1 on. If 3, the fourth share is 0.
+        replies: Their kept coordinates; those beyond `count` are as long as the others.
+        shares: What to multiply them by.
         rows: Where kept coordinates lie; see `server.loops.tables.Runs`.
         runs: The same.
     """
+    # How many there are is known to the compiler: it makes a loop of its own for each number.
+    if count == 1:
+        _add(sums, first, replies[:1], shares[:1], rows, runs)
+    elif count == 2:
+        _add(sums, first, replies[:2], shares[:2], rows, runs)
+    else:
+        _add(sums, first, replies, shares, rows, runs)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _add(sums, first, replies, shares, rows, runs):  # type: ignore[no-untyped-def]
     last = first + sums.size
     for row in range(_before(rows, first), len(rows)):
-        base, _, begin, end = rows[row]
+        base, source, begin, end = rows[row]
         if base >= last:
             break
         for run in range(begin + _before(runs[begin:end], first - base), end):
-            at, stop, source = _clipped(rows[row], runs[run], first, last)
+            start = base + runs[run, 0]
+            at, stop = max(start, first), min(start + runs[run, 1], last)
             if at >= last:
                 break
             # Unsigned, so that no index can be meant to count from the end.
-            to, of = np.uint64(at - first), np.uint64(source)
+            to, of = np.uint64(at - first), np.uint64(source + runs[run, 2] + at - start)
             for j in range(np.uint64(max(stop - at, 0))):
-                one = (np.float64(a[of + j]) * share_a + MAGIC) - MAGIC
-                other = (np.float64(b[of + j]) * share_b + MAGIC) - MAGIC
-                sums[to + j] += one + other
+                total = 0.0
+                for i in range(len(replies)):
+                    total += (np.float64(replies[i][of + j]) * shares[i] + MAGIC) - MAGIC
+                sums[to + j] += total
 
 
-@compiled
-def place(out: Floats, first: int, values: Floats, rows: Table, runs: Table) -> None:
-    """Write a reply's values to where they belong from `first` on; see `add_pair`."""
-    last = first + out.size
-    for row in range(_before(rows, first), len(rows)):
-        base, _, begin, end = rows[row]
-        if base >= last:
-            break
-        for run in range(begin + _before(runs[begin:end], first - base), end):
-            at, stop, source = _clipped(rows[row], runs[run], first, last)
-            if at >= last:
-                break
-            for j in range(stop - at):
-                out[at - first + j] = values[source + j]
-
-
-@compiled
+@numba.njit(nogil=True, error_model="numpy")
 def _before(table: Table, place: int) -> int:
     """Return the last line of an ascending table that begins at a place or before, or the first."""
     return max(int(np.searchsorted(table[:, 0], place, side="right")) - 1, 0)
-
-
-@compiled
-def _clipped(row: Table, run: Table, first: int, last: int) -> tuple[int, int, int]:
-    """Return which coordinates of a run are within `first … last`, and where their values start."""
-    start = row[0] + run[0]
-    at, stop = max(start, first), min(start + run[1], last)
-    return at, stop, row[1] + run[2] + at - start
-
-
-@compiled
-def beyond(values: Floats, limit: float) -> int:
-    """Return how many values are not below a limit in size; those that are no number are not."""
-    count, most = 0, np.float32(limit)
-    for j in range(values.size):
-        if not abs(values[j]) < most:
-            count += 1
-    return count
 
 
 @compiled
@@ -130,7 +95,7 @@ def scale(
     Args:
         values: Of the coordinates from `first` on.
         first: The first of them.
-        numbers: What to multiply by; see `server.loops.tables.Spread`.
+        numbers: What to multiply by; see `server.loops.tables.Factors`.
         table: The same.
         default: For the same coordinates.
         out: Where the result goes.
@@ -156,8 +121,19 @@ def scale(
                 while entry + alike < count and numbers[f + np.uint64(alike)] == number:
                     alike += 1
                 size = min(group * alike - (at - offset) % group, stop - at)
-                for j in range(np.uint64(size)):
-                    kept = default[k + j]
-                    scaled = np.float32(values[k + j] * number)
-                    out[k + j] = scaled if number != 0 else kept
+                if number != 0:
+                    for j in range(np.uint64(size)):
+                        out[k + j] = np.float32(values[k + j] * number)
+                else:
+                    for j in range(np.uint64(size)):
+                        out[k + j] = default[k + j]
             at += size
+
+
+@compiled
+def below(values: Floats, limit: float) -> bool:
+    """Say whether all values are below a limit in size; one that is no number is not."""
+    most, beyond = np.float32(limit), 0
+    for j in range(values.size):
+        beyond += not abs(values[j]) < most
+    return beyond == 0

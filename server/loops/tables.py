@@ -1,4 +1,4 @@
-"""Which number of a coverage vector belongs to which coordinate, for compiled loops."""
+"""Tables that tell compiled loops which coordinates a submodel keeps, and each one's factor."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -10,8 +10,8 @@ from jaxtyping import Float64, Int64
 from common.submodels import Layout, Parameter, Submodel
 
 
-class Spread(NamedTuple):
-    """Numbers for coordinates that are covered alike, and where they belong.
+class Factors(NamedTuple):
+    """A number for every coordinate: one for all that are always covered alike.
 
     Attributes:
         numbers: Those of all parameters, one after another.
@@ -24,8 +24,8 @@ class Spread(NamedTuple):
     table: Int64[np.ndarray, "parameters 5"]
 
 
-def spread_out(layout: Layout, parts: Sequence[Float64[np.ndarray, "_"]]) -> Spread:
-    """Return where numbers belong in a model.
+def factors_of(layout: Layout, parts: Sequence[Float64[np.ndarray, "_"]]) -> Factors:
+    """Return the numbers of a model's coordinates.
 
     Args:
         layout: The model's table.
@@ -40,7 +40,7 @@ def spread_out(layout: Layout, parts: Sequence[Float64[np.ndarray, "_"]]) -> Spr
         (p.span.start, p.span.stop, start, part.size, _group(p))
         for p, start, part in zip(layout.parameters, starts, parts, strict=False)
     ]
-    return Spread(np.concatenate(parts), np.array(rows))
+    return Factors(np.concatenate(parts), np.array(rows))
 
 
 def _group(parameter: Parameter) -> int:

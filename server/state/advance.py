@@ -11,7 +11,7 @@ from common.config import RunConfig, ServerConfig
 from common.submodels import Layout
 from server.aggregation import CLIENTS, IMAGES, Aggregate, Norms, norms_after
 from server.fleet import anchor_after
-from server.loops import spread_out
+from server.loops import factors_of
 from server.state.ema import averaged, pull_of
 from server.state.optimizers import OPTIMIZERS, plain
 from server.state.round import Round
@@ -124,7 +124,7 @@ def advance(state: ServerState, round: Round, layout: Layout, config: RunConfig)
         round=number,
         theta=theta,
         moments=moments,
-        emas=averaged(state.emas, theta, [spread_out(layout, parts) for parts in pulls]),
+        emas=averaged(state.emas, theta, [factors_of(layout, parts) for parts in pulls]),
         counts=counts,
         images=images,
         last=last,

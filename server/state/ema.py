@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from server.loops import TILE, Spread, each_tile, read_only, scale
+from server.loops import TILE, Factors, each_tile, read_only, scale
 
 
 def pull_of(
@@ -21,7 +21,7 @@ def pull_of(
 
 
 def averaged(
-    emas: Float32[np.ndarray, "E P"], theta: Float32[np.ndarray, "P"], pulls: list[Spread]
+    emas: Float32[np.ndarray, "E P"], theta: Float32[np.ndarray, "P"], pulls: list[Factors]
 ) -> Float32[np.ndarray, "E P"]:
     """Return the moving averages after a round."""
     moved = np.empty_like(emas)
@@ -34,13 +34,13 @@ def _move(
     new: Float32[np.ndarray, "P"],
     ema: Float32[np.ndarray, "P"],
     theta: Float32[np.ndarray, "P"],
-    pull: Spread,
+    pull: Factors,
 ) -> None:
     """Write an average that has moved towards the weights."""
     nothing = read_only(np.zeros(min(TILE, theta.size), np.float32))
 
-    def work(tile: slice, gap: Float64[np.ndarray, "tile"]) -> None:
-        np.subtract(theta[tile], ema[tile], out=gap, dtype=np.float64)
+    def work(tile: slice) -> None:
+        gap = np.subtract(theta[tile], ema[tile], dtype=np.float64)
         scale(gap, tile.start, *pull, nothing[: gap.size], new[tile])
         # A correction, so that what is not pulled keeps its value bit for bit.
         new[tile] += ema[tile]

@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from common.config import RunConfig
 from common.submodels import Layout, extract
-from server.aggregation import Aggregate, CoverageFold, NormCheck, Norms, RobustFold, fold_for
+from server.aggregation import Aggregate, Fold, NormCheck, Norms, fold_for
 from server.fleet import Assignment
 
 
@@ -106,7 +106,6 @@ class RoundInput:
         )
 
     @cached_property
-    def _fold(self) -> CoverageFold | RobustFold:
+    def _fold(self) -> Fold:
         # Made with the first update, since it takes the memory of a model or more.
-        config = self._config
-        return fold_for(self._layout, self._total, config.aggregation, config.trim)
+        return fold_for(self._layout, self._total, self._config)

@@ -8,7 +8,7 @@ thread's processor time, which on an idle machine is the time on the clock.
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,7 +22,7 @@ from common.config import RunConfig
 from common.data import ImageData
 from common.errors import UserError
 from common.network import layout_of
-from common.submodels import Submodel, submodel_of_rate
+from common.submodels import CompactSubmodel, Submodel, submodel_of_rate
 from common.wire import CODECS, pack_reply, pack_task, payload_bytes, spec_for
 from simulations.planning.measure import MIB, interleaved
 
@@ -157,7 +157,7 @@ def _flops(config: RunConfig, shape: Shape, submodel: Submodel) -> int:
 def _step_seconds(
     config: RunConfig,
     shape: Shape,
-    submodels: Mapping[Fraction, Submodel],
+    submodels: dict[Fraction, CompactSubmodel],
     repeats: int,
     progress: Callable[[int, int], None] | None,
 ) -> dict[Fraction, float]:

@@ -63,14 +63,11 @@ class Town(LocalGrid):
             self.before.get(self.round, lambda: None)()
         return [node for node, partition in self.nodes.items() if partition not in self.away]
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        def there(message_id: str) -> bool:
-            message = self.waiting.get(message_id)
-            if message is None or message.metadata.message_type != "train":
-                return True
-            return self.nodes[message.metadata.dst_node_id] not in self.slow
-
-        return super().pull_messages([each for each in message_ids if there(each)])
+    def there(self, message: Message) -> bool:
+        if not super().there(message):
+            return False
+        partition = self.nodes[message.metadata.dst_node_id]
+        return message.metadata.message_type != "train" or partition not in self.slow
 
     def restart(self, partition: int) -> None:
         """Let a device come back under another node id."""

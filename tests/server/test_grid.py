@@ -11,6 +11,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from server.grid import LONGEST_PAUSE, PAUSE, SHORTEST_PAUSE, StreamingGrid
+from tests.federations import TINY
+from tests.local_grid import LocalGrid
 
 START = 100.0
 
@@ -217,3 +219,31 @@ def test_other_methods_are_those_of_the_wrapped_grid() -> None:
     assert [info.node_id for info in grid.get_nodes()] == [4, 5]
     assert list(grid.push_messages([_message(4)])) == ["to-4"]
     assert _nodes(grid.pull_messages(["to-4"])) == [4]
+
+
+def test_the_grid_of_other_tests_streams_too_and_keeps_to_its_order() -> None:
+    config = TINY.model_copy(update={"fleet": "1/4x6"})
+    events: list[str] = []
+
+    def note(partition: int, reply: Message) -> Message | None:
+        events.append(f"trained {partition}")
+        return None if partition == 3 else reply
+
+    grid = LocalGrid(config, order=lambda partition: -partition, mishap=note)
+
+    def tasks() -> Iterator[Message]:
+        for node, partition in grid.nodes.items():
+            yield Message(
+                RecordDict(), node, "train"
+            )  # an empty task, which they answer with errors
+            events.append(f"sent {partition}")
+
+    for reply in grid.send_and_receive(tasks(), timeout=3600.0):
+        events.append(f"received {grid.nodes[reply.metadata.src_node_id]}")
+    assert events == [
+        *(f"sent {partition}" for partition in range(6)),
+        *("trained 5", "trained 4", "received 5", "received 4"),
+        *("trained 3", "trained 2", "received 2"),
+        *("trained 1", "trained 0", "received 1", "received 0"),
+    ]
+    assert grid.now > 3600  # one reply was waited for until the deadline

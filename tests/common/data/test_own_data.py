@@ -50,7 +50,7 @@ def test_corrupt_files_are_skipped_named_and_counted_also_from_the_cache(
     for _ in range(2):
         caplog.clear()
         assert read_own(f"folder:{folder}", SHAPE).skipped == ("cat/torn.png", "dog/empty.jpg")
-        (record,) = caplog.records
+        (record,) = (each for each in caplog.records if each.levelname == "WARNING")
         assert "2 pictures" in record.getMessage()
         assert "cat/torn.png, dog/empty.jpg" in record.getMessage()
     assert own_images(f"folder:{folder}", "digits", SHAPE, 0).skipped == 2
@@ -63,8 +63,10 @@ def test_a_new_picture_is_noticed(folder: Path) -> None:
 
 
 def test_values_survive_grey_sixteen_bits_and_transparency(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 4), 51 * 257, np.uint16)).save(tmp_path / "deep.png")
-    assert set(open_picture(tmp_path / "deep.png", 1).tobytes()) == {51}
+    deep = np.full((4, 4), 51 * 257, np.uint16)
+    deep[0, 0] = 65535
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert set(open_picture(tmp_path / "deep.png", 1).tobytes()) == {51, 255}
     Image.new("RGBA", (4, 4), (10, 10, 10, 0)).save(tmp_path / "glass.png")
     assert set(open_picture(tmp_path / "glass.png", 1).tobytes()) == {255}
     Image.new("RGB", (4, 4), (10, 20, 30)).save(tmp_path / "colour.png")
@@ -119,7 +121,7 @@ def test_classes_are_numbers_where_they_must_mean_the_same_everywhere(folder: Pa
     [
         ("folder:pictures", "digits", "folder:pictures needs an absolute path"),
         ("folder:{0}/none", "digits", "there is no folder .*none"),
-        ("folder:{0}", "digits", "no picture .* is in the folder"),
+        ("folder:{0}", "digits", "no picture is in the folder"),
         ("folder:{0}/bad", "digits", "none of the 1 pictures in .*bad can be decoded"),
         ("npz:{0}/none.npz", "digits", r"none\.npz is no \.npz file"),
         ("npz:{0}/bad/a.png", "digits", r"a\.png is no \.npz file"),

@@ -139,7 +139,7 @@ def test_the_average_is_per_coordinate_over_those_that_kept_it(
     masks = [rng.random(LAYOUT.size) < 0.3 for _ in range(6)]
     trained = [rng.normal(size=LAYOUT.size).astype(np.float32) for _ in range(6)]
     weights = [1.0, 2.0, 0.5, 3.0, 1.0, 0.0]
-    fold = CoverageFold(LAYOUT, sum(weights), hold=0.1)
+    fold = CoverageFold(LAYOUT, sum(weights), waiting=0.1)
     for i in sorted(range(6), key=order):
         submodel = MaskedSubmodel(LAYOUT, masks[i])
         fold.add(trained[i][masks[i]], submodel, weights[i], 10 + i)

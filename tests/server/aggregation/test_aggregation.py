@@ -150,20 +150,25 @@ def test_values_of_another_submodel_or_type_are_refused() -> None:
         fold.add(THETA[:-1], full_submodel(LAYOUT), 1.0, images=1)
 
 
-def test_memory_does_not_grow_with_the_number_of_clients() -> None:
+@pytest.mark.parametrize("waiting", [0.0, 1.0, 4.0])
+def test_memory_does_not_grow_with_the_number_of_clients(waiting: float) -> None:
     layout = chain_layout(atoms=40)
-    theta = np.zeros(layout.size, np.float32)
     submodel = full_submodel(layout)
+    model = 4 * layout.size
     tracemalloc.start()
     try:
         peaks = []
-        for clients in (2, 40):
+        for clients in (10, 40):
             tracemalloc.reset_peak()
-            fold = CoverageFold(layout, float(clients))
+            before = tracemalloc.get_traced_memory()[0]
+            fold = CoverageFold(layout, float(clients), waiting)
             for _ in range(clients):
-                fold.add(theta, submodel, 1.0, images=1)
-            peaks.append(tracemalloc.get_traced_memory()[1])
+                fold.add(np.zeros(layout.size, np.float32), submodel, 1.0, images=1)
+            fold.finish(np.zeros(layout.size, np.float32))
+            peaks.append((tracemalloc.get_traced_memory()[1] - before) / model)
             del fold
     finally:
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
+    # Old and new weights, sums of twice the width and small things; or what waits in place of some.
+    assert peaks[1] < waiting + 5

@@ -34,20 +34,21 @@ def _plainly(
 
 
 @given(
-    st.lists(submodels(LAYOUT), min_size=1, max_size=4),
+    st.lists(submodels(LAYOUT), min_size=1, max_size=3),
+    st.lists(st.integers(0, 2), min_size=1, max_size=9),
     st.sampled_from([0.0, 0.5, 99.0]),
     st.sampled_from([1, 24, 1 << 17]),
     st.integers(1, 3),
 )
 def test_every_way_to_fold_gives_the_plain_average(
-    chosen: list[CompactSubmodel], hold: float, tile: int, threads: int
+    cohorts: list[CompactSubmodel], chosen: list[int], waiting: float, tile: int, threads: int
 ) -> None:
     replies = [
-        (RNG.standard_normal(LAYOUT.size, dtype=np.float32), submodel, 1.0 + i)
-        for i, submodel in enumerate(chosen)
+        (RNG.standard_normal(LAYOUT.size, dtype=np.float32), cohorts[which % len(cohorts)], 1.0 + i)
+        for i, which in enumerate(chosen)
     ]
     total = 2 + sum(weight for *_, weight in replies)
-    fold = CoverageFold(LAYOUT, total, hold)
+    fold = CoverageFold(LAYOUT, total, waiting)
     with (
         patch.object(tiles, "TILE", tile),
         patch.object(tiles, "THREAD", 1),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.config import RunConfig
 from common.submodels import MaskedSubmodel, Submodel, by_coordinate, extract, full_submodel
 from server.aggregation import robust
 from server.aggregation.fold import Aggregate
@@ -26,6 +27,10 @@ def _fold(updates: list[Update], trim: float | None) -> Aggregate:
     for full, submodel, weight in updates:
         fold.add(extract(full, submodel), submodel, weight, images=7)
     return fold.finish(THETA)
+
+
+def _averaging(kind: str, trim: float) -> RunConfig:
+    return RunConfig.from_flat({"aggregation": kind, "trim": trim, "reply-memory": 0.5})
 
 
 def _constant(*values: float, weight: float = 1.0) -> list[Update]:
@@ -117,13 +122,15 @@ def test_clients_of_weight_zero_do_not_vote_and_nothing_trained_is_nothing_chang
 
 
 def test_what_is_not_an_update_is_refused() -> None:
-    for fold in (fold_for(LAYOUT, 2.0, kind, 0.1) for kind in ("mean", "trimmed", "median")):
+    for fold in (
+        fold_for(LAYOUT, 2.0, _averaging(kind, 0.1)) for kind in ("mean", "trimmed", "median")
+    ):
         with pytest.raises(ValueError, match="not finite"):
             fold.add(np.full(LAYOUT.size, np.nan, np.float32), FULL, 1.0, 1)
         with pytest.raises(ValueError, match="weight 3"):
             fold.add(THETA, FULL, 3.0, 1)
     with pytest.raises(ValueError, match="positive number"):
-        fold_for(LAYOUT, 0.0, "trimmed", 0.1)
+        fold_for(LAYOUT, 0.0, _averaging("trimmed", 0.1))
 
 
 def test_single_coordinates_are_trimmed_alike() -> None:
@@ -134,7 +141,7 @@ def test_single_coordinates_are_trimmed_alike() -> None:
         (full, MaskedSubmodel(layout, rng.random(LAYOUT.size) < 0.6), weight)
         for full, _, weight in _drawn(4, [FULL] * 5)
     ]
-    folds = [fold_for(layout, 50.0, kind, 0.0) for kind in ("mean", "trimmed")]
+    folds = [fold_for(layout, 50.0, _averaging(kind, 0.0)) for kind in ("mean", "trimmed")]
     for fold in folds:
         for full, submodel, weight in updates:
             fold.add(full[submodel.mask], submodel, weight, images=7)

@@ -158,7 +158,7 @@ def test_an_average_counts_every_coordinate_s_own_images_also_where_atoms_differ
 
 
 def test_a_round_moves_all_of_the_state_on() -> None:
-    config = RunConfig(fleet="1/4x3", policy="magnitude", refresh_every=2, update_check="clip")
+    config = RunConfig(fleet="1/4x3", policy="magnitude", refresh_every=3, update_check="clip")
     theta = RNG.standard_normal(LAYOUT.size, dtype=np.float32)
     first = initial_state(LAYOUT, theta, config)
 
@@ -183,11 +183,13 @@ def test_a_round_moves_all_of_the_state_on() -> None:
     assert third.masks[2].tobytes() == _submodel(2).bitmask()
     assert third.masks[0].tobytes() == _submodel(0).bitmask()
     assert not third.masks[1].any()
-    # In the second round of a stretch policies look at the weights before the first.
+    # In the later rounds of a stretch policies look at the weights before the first.
     assert first.looked_at is first.theta
     assert second.looked_at is second.anchor is theta
-    assert third.anchor is None
-    assert third.looked_at is third.theta
+    assert third.looked_at is third.anchor is theta
+    fourth = after(third, 1, 0.6, "0")
+    assert fourth.anchor is None
+    assert fourth.looked_at is fourth.theta
     assert not first.masks.any(), "the state before is left alone"
     unlooking = config.model_copy(update={"policy": "rolling"})
     aggregate = CoverageFold(LAYOUT, 1.0).finish(theta)

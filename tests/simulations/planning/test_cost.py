@@ -11,7 +11,7 @@ from common.config.run import RunConfig
 from common.config.sections import ModelConfig
 from common.errors import UserError
 from common.network.unet import layout_of
-from common.submodels import submodel_of_rate
+from common.submodels.compact import submodel_of_rate
 from simulations import cli
 from simulations.planning import cost, measure
 from simulations.planning.cost import Cost, fit_rate, measure_costs, table
