@@ -73,7 +73,7 @@ def draw_batch(
     chosen = rng.integers(len(data), size=size)
     x0, labels = torch.from_numpy(data.images[chosen]), torch.from_numpy(data.labels[chosen])
     noise = torch.randn(x0.shape, generator=generator)
-    t = sample_times(CLOCKS[config.clock], size, generator, config.density, shortest)
+    t = sample_times(CLOCKS[config.clock], size, generator, config.training_times, shortest)
     if config.model.label_dropout:
         hidden = torch.rand(size, generator=generator) < config.model.label_dropout
         labels = labels.masked_fill(hidden, config.model.num_classes)

@@ -105,11 +105,11 @@ def executed(network: ScoreUNet, choices: TrainConfig) -> Callable[..., Tensor]:
     network.checkpointing = choices.gradient_checkpointing
     if choices.channels_last:
         network.memory_format = torch.channels_last
-    run: Callable[..., Tensor] = torch.compile(network) if choices.compile else network
+    compute: Callable[..., Tensor] = torch.compile(network) if choices.compile else network
     half = choices.precision == "bfloat16"
 
     def forward(x_BCHW: Tensor, timestep_B: Tensor, **labels: Tensor) -> Tensor:
         with torch.autocast(x_BCHW.device.type, torch.bfloat16, enabled=half):
-            return run(x_BCHW, timestep_B, **labels).to(x_BCHW.dtype)
+            return compute(x_BCHW, timestep_B, **labels).to(x_BCHW.dtype)
 
     return forward

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from common.config.earlier import read_earlier
 from common.config.fleet import parse_fleet
-from common.config.removed import without_removed
 from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
@@ -63,7 +63,7 @@ class RunConfig(Section):
     weighting: Literal["examples", "uniform"] = "examples"
     codec: Literal["float32", "float16", "bfloat16", "int8", "int4"] = "float32"
     clock: Literal["linear", "cosine"] = "cosine"
-    density: Literal["clock", "log-normal"] = "clock"
+    training_times: Literal["clock", "log-normal"] = "clock"
     loss_weight: Literal["uniform", "min-snr", "score"] = "uniform"
     prediction: Literal["eps", "x0", "v"] = "eps"
     seed: int = Field(0, ge=0, le=2**32 - 1)
@@ -127,7 +127,7 @@ class RunConfig(Section):
             UserError: A key is unknown or was taken out, or a value is not allowed; it is named.
         """
         try:
-            config = cls.model_validate(without_removed(tree))
+            config = cls.model_validate(read_earlier(tree))
         except ValidationError as error:
             raise UserError(_one_line(error, cls)) from None
         _ = config.client_rates  # a fleet that does not parse is refused here

@@ -30,22 +30,25 @@ def sample_times(
     clock: Clock,
     batch: int,
     generator: torch.Generator,
-    density: str = "clock",
+    distribution: str = "clock",
     delta: float = TRAINING_DELTA,
 ) -> Float[Tensor, " batch"]:
     """Draw a float64 training time in [delta, horizon] for each example.
 
     "clock" is uniform in u. "log-normal" is Karras et al. (2022), section 5: log(sigma/alpha) is
-    N(-1.2, 1.2^2), clamped to the interval. Raises ValueError for another density.
+    N(-1.2, 1.2^2), clamped to the interval.
+
+    Raises:
+        ValueError: There is no such distribution.
     """
-    if density == "clock":
+    if distribution == "clock":
         u = torch.rand(batch, generator=generator, dtype=torch.float64, device=generator.device)
         low = clock.u_of_t(delta)
         return clock.t_of_u(low + (1 - low) * u)
-    if density == "log-normal":
+    if distribution == "log-normal":
         z = torch.randn(batch, generator=generator, dtype=torch.float64, device=generator.device)
         return t_of_edm_sigma(torch.exp(1.2 * z - 1.2)).clamp(delta, clock.horizon)
-    raise ValueError(f"density must be 'clock' or 'log-normal', got {density!r}")
+    raise ValueError(f"distribution must be 'clock' or 'log-normal', got {distribution!r}")
 
 
 LOSS_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -158,9 +158,9 @@ class CompactSubmodel:
         """Return what is kept along a dimension; made once for all that share its axes."""
         if (size, channels) not in self._cuts:
             self._cuts[size, channels] = (
-                Cut(size=size, unit=self.layout.atom, kept=self.k, positions=self.along(channels))
+                Cut(size=size, unit=self.layout.atom, k=self.k, positions=self.along(channels))
                 if channels
-                else Cut(size=size, unit=1, kept=1, positions=np.arange(size))
+                else Cut(size=size, unit=1, k=1, positions=np.arange(size))
             )
         return self._cuts[size, channels]
 

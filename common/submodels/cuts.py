@@ -34,25 +34,25 @@ class Cut:
     Attributes:
         size: The dimension's full length, a multiple of `unit`.
         unit: Channels of a unit.
-        kept: Channels kept of every unit.
-        positions: The kept positions, sorted: `kept` for each unit.
+        k: Channels kept of every unit.
+        positions: The kept positions, sorted: `k` for each unit.
     """
 
     size: int
     unit: int
-    kept: int
+    k: int
     positions: Int64[np.ndarray, "_"]
 
     @property
     def whole(self) -> bool:
         """Whether nothing is dropped."""
-        return self.kept == self.unit
+        return self.k == self.unit
 
-    def split(self, kept: bool) -> tuple[int, ...]:
-        """Return the dimension's shape as units, in the kept block or in the whole tensor."""
+    def split(self, channels: int) -> tuple[int, ...]:
+        """Return the dimension's shape as units of so many channels: `k`, or those of a unit."""
         if self.unit == 1:
             return (self.size,)
-        return self.size // self.unit, self.kept if kept else self.unit
+        return self.size // self.unit, channels
 
     @cached_property
     def runs(self) -> Int64[np.ndarray, "runs 3"]:
@@ -63,19 +63,19 @@ class Cut:
     def pieces(self) -> list[Piece]:
         """Slices that together are everything kept; none if they would be too many."""
         if self.whole:
-            everything = tuple(slice(0, n) for n in self.split(kept=True))
+            everything = tuple(slice(0, n) for n in self.split(self.k))
             return [(everything, everything)]
-        inside = self.positions.reshape(-1, self.kept) % self.unit
+        inside = self.positions.reshape(-1, self.k) % self.unit
         (edges,) = (inside[1:] != inside[:-1]).any(axis=1).nonzero()
         if len(edges) >= MAX_PIECES:
             return []
-        runs: list[Piece] = []
+        pieces: list[Piece] = []
         for start, stop in pairwise([0, *(edges + 1).tolist(), len(inside)]):
             units, row = slice(start, stop), inside[start].tolist()
-            gaps = [i for i in range(1, self.kept) if row[i] > row[i - 1] + 1]
-            for i, j in pairwise([0, *gaps, self.kept]):
-                runs.append(((units, slice(row[i], row[i] + j - i)), (units, slice(i, j))))
-        return runs
+            gaps = [i for i in range(1, self.k) if row[i] > row[i - 1] + 1]
+            for i, j in pairwise([0, *gaps, self.k]):
+                pieces.append(((units, slice(row[i], row[i] + j - i)), (units, slice(i, j))))
+        return pieces
 
     @cached_property
     def single_pieces(self) -> list[Piece]:
@@ -107,10 +107,8 @@ class Cutout:
                 kept.reshape(-1, self._tail),
             )
             return
-        whole, kept = (
-            array.reshape([n for cut in self.cuts for n in cut.split(kept=which)])
-            for array, which in ((whole, False), (kept, True))
-        )
+        whole = whole.reshape([n for cut in self.cuts for n in cut.split(cut.unit)])
+        kept = kept.reshape([n for cut in self.cuts for n in cut.split(cut.k)])
         for own, part in self._pieces:
             yield whole, own, kept[part]
 
@@ -155,8 +153,8 @@ class Cutout:
         return heads
 
 
-def _range(run: slice) -> range:
-    return range(run.start, run.stop)
+def _range(part: slice) -> range:
+    return range(part.start, part.stop)
 
 
 def neighbours(positions: Int64[np.ndarray, "_"]) -> Int64[np.ndarray, "runs 3"]:

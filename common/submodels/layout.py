@@ -19,7 +19,7 @@ from common.errors import UserError
 
 @dataclass(frozen=True)
 class Axis:
-    """A run of channels that every layer reading or writing it must cut the same way."""
+    """Channels that every layer reading or writing it must cut the same way."""
 
     name: str
     size: int

@@ -127,8 +127,8 @@ def submodel_from_bitmask(layout: Layout, k: int, bitmask: bytes) -> Submodel:
     if len(bitmask) != -(-sum(sizes) // 8):
         raise ValueError(f"{len(bitmask)} bytes of kept channels for {sum(sizes)} channels")
     bits = np.unpackbits(np.frombuffer(bitmask, dtype=np.uint8), count=sum(sizes))
-    runs = np.split(bits, np.cumsum(sizes)[:-1])
-    kept = {name: np.flatnonzero(run) for name, run in zip(layout.axes, runs, strict=True)}
+    axes = np.split(bits, np.cumsum(sizes)[:-1])
+    kept = {name: np.flatnonzero(axis) for name, axis in zip(layout.axes, axes, strict=True)}
     return CompactSubmodel(layout, k, kept)
 
 

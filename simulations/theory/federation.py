@@ -137,7 +137,7 @@ def squared_gradient_norm(
     denoiser = eps_denoiser(network, CLOCKS[config.clock], config.prediction)
     x0 = torch.from_numpy(data.images)
     for _ in range(noises):
-        t = sample_times(CLOCKS[config.clock], len(x0), generator, config.density)
+        t = sample_times(CLOCKS[config.clock], len(x0), generator, config.training_times)
         noise = torch.randn(x0.shape, generator=generator)
         loss = denoising_loss(denoiser, x0, t, noise, config.loss_weight).mean() / noises
         loss.backward()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from common.config.earlier import CHOICES, KEYS, RENAMED
 from common.config.fleet import parse_fleet
-from common.config.removed import CHOICES, KEYS
 from common.config.run import RunConfig
 from common.errors import UserError
 from simulations.archive.configs import load_config, preset_names
@@ -124,6 +124,16 @@ def test_keys_taken_out_are_passed_over_where_they_changed_nothing(tmp_path: Pat
     path = tmp_path / "config.toml"
     path.write_text(tomli_w.dumps(tree))
     assert load_config(str(path), ["rates.weight=0"]) == RunConfig(rounds=3)
+
+
+def test_a_key_is_read_under_the_name_that_it_once_had() -> None:
+    assert load_config("digits", ["density=log-normal"]).training_times == "log-normal"
+    older = RunConfig(training_times="log-normal").to_flat()
+    for name, key in RENAMED.items():
+        older[name] = older.pop(key)
+    assert RunConfig.from_flat(older) == RunConfig(training_times="log-normal")
+    with pytest.raises(UserError, match=r"^training-times: .*'clock' or 'log-normal'"):
+        load_config("digits", ["density=uniform"])
 
 
 @pytest.mark.parametrize(("key", "value"), REMOVED.items())

@@ -17,7 +17,7 @@ times = st.floats(1e-4, 5.0)
 
 
 @clocks
-def test_clock_density_is_uniform_in_u(clock: Clock) -> None:
+def test_times_on_the_clock_are_uniform_in_u(clock: Clock) -> None:
     t = denoising.sample_times(clock, 20_000, torch.Generator().manual_seed(0), delta=1e-3)
     low = clock.u_of_t(1e-3)
     assert t.min() >= 1e-3
@@ -26,7 +26,7 @@ def test_clock_density_is_uniform_in_u(clock: Clock) -> None:
     assert (share - torch.linspace(0, 1, 20_000)).abs().max() < 1.63 / math.sqrt(20_000)
 
 
-def test_log_normal_density_is_edm_s() -> None:
+def test_log_normal_times_are_edm_s() -> None:
     clock = CLOCKS["cosine"]
     t = denoising.sample_times(clock, 50_000, torch.Generator().manual_seed(0), "log-normal", 1e-6)
     log_ratio = process.edm_sigma(t).log()
@@ -34,7 +34,7 @@ def test_log_normal_density_is_edm_s() -> None:
     assert log_ratio.std().item() == pytest.approx(1.2, abs=0.03)
 
 
-def test_sample_times_refuses_an_unknown_density() -> None:
+def test_sample_times_refuses_an_unknown_distribution() -> None:
     with pytest.raises(ValueError, match="'clock' or 'log-normal'"):
         denoising.sample_times(CLOCKS["linear"], 2, torch.Generator(), "flat")
 

@@ -11,7 +11,7 @@ def _cut(rng: np.random.Generator, units: int, unit: int, kept: int, alike: bool
     rows = [np.sort(rng.permutation(unit)[:kept]) for _ in range(1 if alike else units)]
     inside = np.broadcast_to(np.stack(rows), (units, kept))
     positions = (inside + unit * np.arange(units)[:, None]).ravel()
-    return Cut(size=units * unit, unit=unit, kept=kept, positions=positions)
+    return Cut(size=units * unit, unit=unit, k=kept, positions=positions)
 
 
 SHAPES = st.lists(
@@ -49,8 +49,8 @@ def test_pairs_and_runs_are_what_plain_indexing_selects(
 @pytest.mark.parametrize(("kept", "pieces"), [([0, 1, 2], 1), ([0, 1, 3], 2), ([0, 2], 2)])
 def test_units_alike_are_cut_by_slices(kept: list[int], pieces: int) -> None:
     positions = (np.array(kept) + 4 * np.arange(64)[:, None]).ravel()
-    cut = Cut(size=256, unit=4, kept=len(kept), positions=positions)
-    nine = Cut(size=9, unit=1, kept=1, positions=np.arange(9))
+    cut = Cut(size=256, unit=4, k=len(kept), positions=positions)
+    nine = Cut(size=9, unit=1, k=1, positions=np.arange(9))
     size = len(positions) ** 2 * 9
     found = list(Cutout((cut, cut, nine)).pairs(np.zeros(256 * 256 * 9), np.zeros(size)))
     assert len(found) == pieces**2 <= MAX_PIECES

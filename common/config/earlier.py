@@ -1,13 +1,17 @@
-"""Keys and choices that earlier versions had: read where they changed nothing, else refused.
+"""Keys and choices of earlier versions: read if a run is the same today, else refused.
 
-A run directory holds every key of the version that wrote it, so a key that is taken out still
-stands in older files at the value that switched it off. There it is passed over.
+A run directory holds every key of the version that wrote it. So a key that was taken out still
+stands in older files at the value that switched it off, where it is passed over, and a key that was
+renamed under its old name.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from common.errors import UserError
+
+RENAMED = {"density": "training-times"}
+"""Names of today's keys by older ones."""
 
 KEYS: dict[str, float | str] = {
     "model.keep-whole": "",
@@ -24,13 +28,16 @@ CHOICES: dict[tuple[str, str], str] = {
 """What to choose instead of a key's removed value."""
 
 
-def without_removed(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's tables without removed keys at their neutral values.
+def read_earlier(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of an earlier version's configuration, or of today's, with today's keys.
 
     Raises:
         UserError: A removed key has another value, or a key a removed choice.
     """
     left = {key: dict(part) if isinstance(part, Mapping) else part for key, part in tree.items()}
+    for older, key in RENAMED.items():
+        if older in left:
+            left[key] = left.pop(older)
     for key, neutral in KEYS.items():
         table, _, leaf = key.rpartition(".")
         node = left.get(table)
