@@ -5,9 +5,9 @@ from functools import cache
 
 from common.config import RunConfig
 from common.errors import UserError
+from common.features import network_named
 from common.network import initial_weights
 from server.evaluation.distances import NEIGHBOURS
-from server.evaluation.torchscript import load_network
 from server.fleet import fleet_of, request_for
 from server.policies import GlobalWeights, submodel_for
 from server.pretrained.start import starting_weights
@@ -63,8 +63,7 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
             f"train.accumulate: {config.train.accumulate} micro-batches of a batch of "
             f"{config.batch_size}; set at most batch-size"
         )
-    if config.evaluation.features != "classifier":
-        load_network(config.evaluation.features)
+    network_named(config.evaluation.features, train.image_shape)
     rates = config.client_rates
     if len(rates) > len(train):
         raise UserError(

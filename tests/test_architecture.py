@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "benchmarks": set(PACKAGES) | {"tests"},
 }
 WINGS = {
-    "common": "errors files seeding cache submodels config diffusion data wire network",
+    "common": "errors files seeding cache moments submodels config diffusion data features wire network",
     "client": "batches optimizer flat training capability device feedback app",
     "server": "policies setting pretrained fleet coverage loops aggregation state evaluation "
     "record grid preflight attempt strategy app",

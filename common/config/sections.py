@@ -97,8 +97,9 @@ class EmaConfig(Section):
 class EvaluationConfig(Section):
     """What the server samples and scores after a round.
 
-    `features` are those that distances are measured in: our own "classifier"'s, or those of a
-    network in a file, ``torchscript:FILE`` or ``torchscript:FILE#SHA256``.
+    `features` are those that distances are measured in: our own "classifier"'s, those of the same
+    network "untrained", or those of a network in a file: ``weights:FILE``, one of our own as
+    `scorequilt features` writes it, ``torchscript:FILE`` or ``torchscript:FILE#SHA256``.
     """
 
     samples: int = Field(512, ge=64, description="images per Fréchet distance")
@@ -109,7 +110,9 @@ class EvaluationConfig(Section):
     guidance: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Ho and Salimans (2022); doubles the cost"
     )
-    features: str = Field("classifier", pattern=r"^(classifier|torchscript:.+)$")
+    features: str = Field(
+        "classifier", pattern=r"^(classifier|untrained|weights:.+|torchscript:.+)$"
+    )
 
 
 class ServerConfig(Section):

@@ -3,14 +3,15 @@
 from common.config import RunConfig
 from common.data import Splits
 from common.diffusion import CLOCKS, SAMPLERS
+from common.features import network_named
+from server.evaluation.classifier import FeatureExtractor
 from server.evaluation.evaluator import Evaluator
-from server.evaluation.torchscript import FileFeatures
 
 
 def evaluator_for(config: RunConfig, splits: Splits) -> Evaluator:
     """Return the evaluator that a configuration describes; the same one, the same numbers."""
     evaluation = config.evaluation
-    ours = evaluation.features == "classifier"
+    network = network_named(evaluation.features, splits.train.image_shape)
     return Evaluator(
         splits,
         CLOCKS[config.clock],
@@ -22,5 +23,5 @@ def evaluator_for(config: RunConfig, splits: Splits) -> Evaluator:
         clip=evaluation.clip,
         conditional=config.model.num_classes > 0,
         guidance=evaluation.guidance,
-        extractor=None if ours else FileFeatures(splits, evaluation.features),
+        extractor=FeatureExtractor(splits, network),
     )

@@ -12,15 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional
+
+from common.features import damaged
+from common.features.damage import PURE_NOISE, UNDAMAGED
 
 Images = Float[Tensor, "N C H W"]
-
-NOISE = 0.4
-"""Standard deviation of visible noise, where black and white are 2 apart."""
-
-PASSES = 4
-"""Of the blur; together a standard deviation of 1.4 pixels."""
 
 MOST = 512
 """Images that are damaged at most, and no more than half of what there are."""
@@ -77,34 +73,21 @@ def check_features(
         kinds: Which kind each is of; with two or more, half of them missing is a damage too.
         generator: Draws the noise.
     """
-    noise = torch.randn(images.shape, generator=generator)
-    sets = {
-        "undamaged": images,
-        "noisy": (images + NOISE * noise).clamp(-1, 1),
-        "blurred": blurred(images, PASSES),
-        "pure_noise": noise.clamp(-1, 1),
-    }
+    sets = damaged(images, generator)
     present = np.unique(kinds)
     if len(present) > 1:
         left = np.flatnonzero(np.isin(kinds, present[: len(present) // 2]))
         # As many images as the others, since a distance falls with their number.
         sets["half_the_kinds"] = images[torch.from_numpy(np.resize(left, len(images)))]
-    distances = {name: frechet(each) for name, each in sets.items()}
-    undamaged = distances["undamaged"]
+    return judged({name: frechet(each) for name, each in sets.items()})
+
+
+def judged(distances: Mapping[str, float]) -> FeatureCheck:
+    """Judge the order of some distances, among which are those of `common.features.damaged`."""
+    undamaged = distances[UNDAMAGED]
     faults = tuple(
         f"{name.replace('_', ' ')} reads {value:.3g}, undamaged {undamaged:.3g}"
         for name, value in distances.items()
-        if name != "undamaged"
-        and not value > undamaged * (FAR if name == "pure_noise" else CLEARLY)
+        if name != UNDAMAGED and not value > undamaged * (FAR if name == PURE_NOISE else CLEARLY)
     )
     return FeatureCheck(distances, faults)
-
-
-def blurred(images: Images, passes: int) -> Images:
-    """Average images with their neighbours, 1 2 1 across and down, so many times."""
-    line = torch.tensor([1.0, 2.0, 1.0])
-    kernel = (line[:, None] * line / 16).expand(images.shape[1], 1, 3, 3)
-    for _ in range(passes):
-        padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
-        images = functional.conv2d(padded, kernel, groups=images.shape[1])
-    return images

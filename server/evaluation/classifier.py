@@ -1,108 +1,83 @@
-"""The classifier whose features the sample distances are measured in.
+"""The classifier of a data set's kinds, and the features that its sample distances are measured in.
 
-It tells the data's kinds apart: their classes, or clusters where there are none (`kinds_of`).
-Inception weights are made for photographs and have to be downloaded; a small classifier trained on
-the data's own training split sees what matters in 8x8 digits, costs seconds and needs no network.
+It tells the data's kinds apart: their classes, or clusters where there are none (`kinds_of`). Its
+own features are those of distances unless the run names another network.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from common.cache import cached_arrays
 from common.data import ImageData, Splits
+from common.features import Classifier, FeatureNetwork, OurFeatures
+from common.features.network import FEATURES, WIDTH
 from common.seeding import SERVER, rng_for, torch_generator
 from server.evaluation.kinds import kinds_of
 
 # All of these are part of the cache key and, through the weights, of the digest.
 SETTINGS: Mapping[str, float] = {
-    "features": 64,
-    "width": 32,
+    "features": FEATURES,
+    "width": WIDTH,
     "steps": 400,
     "batch_size": 64,
     "learning_rate": 1e-3,
     "weight_decay": 1e-2,
     "seed": 0,
 }
-# Batches of one size whatever the caller's, so that rounding does not depend on the caller.
-BATCH = 256
-
-
-class Classifier(nn.Module):
-    """A convolutional classifier: halved down to 4x4, then a hidden layer of features."""
-
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        super().__init__()
-        channels, height, width = image_shape
-        wide = int(SETTINGS["width"])
-        stages: list[nn.Module] = [nn.Conv2d(channels, wide, 3, padding=1), nn.ReLU()]
-        if max(height, width) > 16:
-            # Most of the time would go into the largest maps.
-            stages = [nn.Conv2d(channels, wide, 4, stride=2, padding=1), nn.ReLU()]
-            height, width = height // 2, width // 2
-        while max(height, width) > 4:
-            stages += [nn.Conv2d(wide, wide, 3, stride=2, padding=1), nn.ReLU()]
-            stages += [nn.Conv2d(wide, wide, 3, padding=1), nn.ReLU()]
-            height, width = (height + 1) // 2, (width + 1) // 2
-        self.stages = nn.Sequential(*stages, nn.Flatten())
-        self.hidden = nn.Linear(wide * height * width, int(SETTINGS["features"]))
-        self.output = nn.Linear(int(SETTINGS["features"]), num_classes)
-
-    def features(self, x_BCHW: Float32[Tensor, "B C H W"]) -> Float32[Tensor, "B F"]:
-        """The last hidden layer, before its nonlinearity."""
-        hidden: Tensor = self.hidden(self.stages(x_BCHW))
-        return hidden
-
-    def forward(self, x_BCHW: Float32[Tensor, "B C H W"]) -> Float32[Tensor, "B K"]:
-        """Unnormalised log-probabilities of the classes."""
-        logits: Tensor = self.output(functional.relu(self.features(x_BCHW)))
-        return logits
 
 
 class FeatureExtractor:
-    """The trained classifier of one data set's kinds.
+    """The trained classifier of one data set's kinds, and a feature network: by default the same.
 
     The first use trains it on `splits.train`, on one thread and with fixed seeds, and keeps the
     weights in the cache; so the same data give the same weights on the same machine.
 
+    Args:
+        splits: The data set.
+        network: What distances are measured in, the classifier's own features if None.
+
     Attributes:
-        num_features: F, the dimension of `features`.
-        digest: the first 12 hex digits of the weights' SHA-256. Distances measured under different
-            digests cannot be compared.
-        kinds: what it tells apart.
+        kinds: what the classifier tells apart.
         accuracy: the share of `splits.test` that it classifies correctly.
+        weights: the classifier's, by parameter.
+        network: what distances are measured in.
+        digest: that of the network; distances under different ones cannot be compared.
     """
 
-    def __init__(self, splits: Splits) -> None:
+    def __init__(self, splits: Splits, network: FeatureNetwork | None = None) -> None:
         self.kinds = kinds_of(splits)
         train = self.kinds.lesson(splits.train)
-        with torch.device("meta"):  # a skeleton; drawing weights would advance global randomness
-            self._classifier = Classifier(train.image_shape, train.num_classes)
+        with torch.device("meta"):
+            architecture = str(Classifier(train.image_shape, train.num_classes))
         key = {
             "images": hashlib.sha256(train.images.tobytes()).hexdigest(),
             "labels": hashlib.sha256(train.labels.tobytes()).hexdigest(),
-            "architecture": str(self._classifier),
+            "architecture": architecture,
             "torch": version("torch"),
             **SETTINGS,
         }
-        weights = cached_arrays(f"classifier-{train.name}", key, lambda: _train(train))
-        tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
-        self._classifier.load_state_dict(tensors, assign=True)
-        self._classifier.eval().requires_grad_(False)
-        self.num_features = int(SETTINGS["features"])
-        self.digest = _digest(weights)
+        self.weights = cached_arrays(f"classifier-{train.name}", key, lambda: _train(train))
+        self._ours = OurFeatures(train.image_shape, self.weights)
+        self.network = network or self._ours
+        self.digest = self.network.digest
         predicted = self.probabilities(torch.from_numpy(splits.test.images)).argmax(dim=1)
         self.accuracy = float((predicted.numpy() == self.kinds.test).mean())
 
+    @property
+    def num_features(self) -> int:
+        """F, the dimension of `features`."""
+        return self.network.num_features
+
     def features(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N F"]:
-        """Features of images in [-1, 1]; float64, as covariances of them are to be."""
-        return self._batched(self._classifier.features, images).double()
+        """Features of images in [-1, 1]."""
+        return self.network.features(images)
 
     def training_features(self, train: ImageData) -> Float64[Tensor, "N F"]:
         """Features of the training images, from the cache where they have been computed before."""
@@ -116,12 +91,8 @@ class FeatureExtractor:
 
     def probabilities(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N K"]:
         """Probability of each kind for images in [-1, 1], given that it is one of them."""
-        logits = self._batched(self._classifier, images)[:, : self.kinds.count]
+        logits = self._ours.batched(self._ours.classifier, images)[:, : self.kinds.count]
         return logits.double().softmax(dim=1)
-
-    @torch.no_grad()
-    def _batched(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        return torch.cat([function(batch.cpu().float()) for batch in images.split(BATCH)])
 
 
 def _train(data: ImageData) -> dict[str, np.ndarray]:
@@ -158,10 +129,3 @@ def _descend(classifier: Classifier, data: ImageData) -> dict[str, np.ndarray]:
         optimizer.step()
         schedule.step()
     return {name: weight.numpy() for name, weight in classifier.state_dict().items()}
-
-
-def _digest(weights: Mapping[str, np.ndarray]) -> str:
-    state = hashlib.sha256()
-    for name in sorted(weights):
-        state.update(name.encode() + weights[name].tobytes())
-    return state.hexdigest()[:12]

@@ -18,8 +18,8 @@ from scipy.spatial.distance import cdist
 from torch.nn import functional
 
 from common.data import ImageData, Splits
+from common.features import blurred
 from common.seeding import SERVER, rng_for
-from server.evaluation.check import blurred
 
 SIDE = 8
 """Images are grouped as they look at no more than so many pixels a side."""

@@ -11,7 +11,7 @@ from common.config.run import RunConfig
 from common.data.datasets import Splits, load_dataset
 from common.diffusion.process import CLOCKS, alpha, sigma
 from common.errors import UserError
-from server.evaluation import classifier as features
+from common.features import network
 from server.evaluation.build import evaluator_for
 from server.evaluation.classifier import FeatureExtractor
 from server.evaluation.evaluator import Evaluator
@@ -77,7 +77,7 @@ def test_frechet_depends_neither_on_batches_nor_on_order_nor_on_what_came_before
     images = torch.from_numpy(splits.test.images)
     assert evaluator.frechet(images) == evaluator.reference
     assert evaluator.frechet(images.flip(0)) == pytest.approx(evaluator.reference, rel=1e-6)
-    monkeypatch.setattr(features, "BATCH", 50)
+    monkeypatch.setattr(network, "BATCH", 50)
     assert evaluator.frechet(images) == pytest.approx(evaluator.reference, rel=1e-5)
 
 

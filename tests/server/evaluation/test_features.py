@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from common.data.datasets import ImageData, Splits, load_dataset
+from common.features import network
 from server.evaluation import classifier as features
 from server.evaluation.classifier import FeatureExtractor
 
@@ -91,8 +92,8 @@ def test_features_and_probabilities_do_not_depend_on_the_batch(
     assert found.shape == (40, extractor.num_features)
     assert found.dtype == torch.float64
     torch.testing.assert_close(probabilities.sum(1), torch.ones(40, dtype=torch.float64))
-    monkeypatch.setattr(features, "BATCH", 7)
+    monkeypatch.setattr(network, "BATCH", 7)
     torch.testing.assert_close(extractor.features(images), found, rtol=1e-5, atol=1e-5)
     # The classifier's own head on these features gives these probabilities.
-    head = extractor._classifier.output(found.clamp(min=0).float()).softmax(1).double()
+    head = extractor._ours.classifier.output(found.clamp(min=0).float()).softmax(1).double()
     torch.testing.assert_close(head, probabilities, rtol=1e-5, atol=1e-6)

@@ -14,12 +14,12 @@ from common.config.run import RunConfig
 from common.config.sections import EvaluationConfig
 from common.data.datasets import Splits, load_dataset
 from common.errors import UserError
-from server.evaluation import torchscript as file_features
+from common.features import torchscript as file_features
+from common.features.torchscript import TorchscriptFeatures
 from server.evaluation.build import evaluator_for
 from server.evaluation.classifier import FeatureExtractor
 from server.evaluation.evaluator import Evaluator
 from server.evaluation.full import full_report
-from server.evaluation.torchscript import FileFeatures
 from server.preflight import preflight
 from simulations.archive.configs import load_config
 
@@ -61,7 +61,7 @@ def means(tmp_path: Path) -> str:
 
 
 def test_the_network_sees_bytes_in_three_colours(splits: Splits, means: str) -> None:
-    extractor = FileFeatures(splits, means)
+    extractor = TorchscriptFeatures(means, splits.train.image_shape)
     assert extractor.num_features == 3
     images = torch.tensor([-1.0, 0.0, 0.501, 1.0, 7.0])[:, None, None, None].expand(-1, 1, 8, 8)
     found = extractor.features(images)
@@ -99,21 +99,21 @@ def test_a_pinned_file_must_have_its_hash(splits: Splits, means: str) -> None:
     path = Path(means.removeprefix("torchscript:"))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     for pin in (digest, digest[:6]):
-        assert FileFeatures(splits, f"{means}#{pin}").digest == digest[:12]
+        assert TorchscriptFeatures(f"{means}#{pin}", (1, 8, 8)).digest == digest[:12]
     with pytest.raises(
         UserError, match=rf"SHA-256 of .*means\.pt is {digest[:12]}…, not 0123456789ab"
     ):
-        FileFeatures(splits, f"{means}#0123456789abcdef")
+        TorchscriptFeatures(f"{means}#0123456789abcdef", (1, 8, 8))
 
 
 def test_what_is_no_feature_network_is_refused_in_one_line(splits: Splits, tmp_path: Path) -> None:
     key = "evaluation.features: "
     flawed = write(Flawed(), tmp_path / "flawed.pt")
     with pytest.raises(UserError, match=rf"{key}.*flawed\.pt gives \(\) for 2 images, no features"):
-        FileFeatures(splits, flawed)
+        TorchscriptFeatures(flawed, splits.train.image_shape)
     failing = write(Failing(), tmp_path / "failing.pt")
     with pytest.raises(UserError, match=rf"{key}.*fails on images \(2, 3, 8, 8\): ") as caught:
-        FileFeatures(splits, failing)
+        TorchscriptFeatures(failing, splits.train.image_shape)
     assert "\n" not in str(caught.value)
     weights = tmp_path / "weights.pt"
     torch.save({"a": torch.ones(2)}, weights)
@@ -121,7 +121,7 @@ def test_what_is_no_feature_network_is_refused_in_one_line(splits: Splits, tmp_p
     junk.write_bytes(b"junk" * 30)
     for path in (weights, junk):
         with pytest.raises(UserError, match=rf"{key}.*{path.name} is not a TorchScript") as caught:
-            FileFeatures(splits, f"torchscript:{path}")
+            TorchscriptFeatures(f"torchscript:{path}", (1, 8, 8))
         assert "\n" not in str(caught.value)
 
 

@@ -11,42 +11,44 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
 
-from common.data import Splits
 from common.errors import UserError
-from server.evaluation.classifier import FeatureExtractor
 
 KEY = "evaluation.features"
 BATCH = 32  # of images that such networks enlarge to 299 x 299
 
 
-class FileFeatures(FeatureExtractor):
-    """Features of a TorchScript network; kinds are still our own classifier's.
+class TorchscriptFeatures:
+    """The features of a TorchScript network.
 
     The network is given images (N, 3, H, W) as uint8, grey ones three times over, and enlarges them
     itself if it wants to. Where its `forward` takes `return_features`, that is set.
 
     Attributes:
         num_features: F, as the network gives them.
-        digest: the first 12 hex digits of the file's SHA-256.
+        digest: The first 12 hex digits of the file's SHA-256.
     """
 
-    def __init__(self, splits: Splits, features: str) -> None:
+    def __init__(self, features: str, image_shape: tuple[int, int, int]) -> None:
         """Read the network that the key `evaluation.features` names and try it on two images.
 
         Raises:
             UserError: There is no such file, it is not what its hash or its name says, or the
                 network does not make features of these images.
         """
-        super().__init__(splits)
         self._path, self.digest, self._network = load_network(features)
         schema = self._network.forward.schema  # type: ignore[attr-defined]
         named = {argument.name for argument in schema.arguments}
         self._options = {"return_features": True} if "return_features" in named else {}
-        self.num_features = self.features(torch.from_numpy(splits.train.images[:2])).shape[1]
+        self.num_features = self.features(torch.zeros(2, *image_shape)).shape[1]
+
+    def bound(self) -> Float64[np.ndarray, "F"]:
+        """Return infinities: what a foreign network gives is not known."""
+        return np.full(self.num_features, np.inf)
 
     @torch.no_grad()
     def features(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N F"]:
@@ -80,7 +82,7 @@ def load_network(features: str) -> tuple[Path, str, torch.jit.ScriptModule]:
     """
     found = re.fullmatch(r"torchscript:(.+?)(?:#([0-9a-f]{6,64}))?", features)
     if found is None:
-        raise UserError(f"{KEY}: write 'classifier' or 'torchscript:FILE', not {features!r}")
+        raise UserError(f"{KEY}: write 'torchscript:FILE', with '#SHA256' or not, not {features!r}")
     path, pinned = Path(found[1]), found[2] or ""
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
