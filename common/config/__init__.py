@@ -3,6 +3,7 @@
 from common.config.fleet import fleet_codes, parse_fleet
 from common.config.run import RunConfig, Scalar
 from common.config.sections import (
+    LOSS_LEVELS,
     EmaConfig,
     EvaluationConfig,
     ModelConfig,
@@ -11,6 +12,7 @@ from common.config.sections import (
 )
 
 __all__ = [
+    "LOSS_LEVELS",
     "EmaConfig",
     "EvaluationConfig",
     "ModelConfig",

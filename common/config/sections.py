@@ -4,6 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 
+LOSS_LEVELS = 8
+"""Noise levels at which the loss on held-out images is measured: in the middles of equal parts."""
+
 
 def _split(value: Any) -> Any:
     """Read ``"32,64"`` as a list; leave lists and tuples for pydantic to check."""
@@ -97,6 +100,8 @@ class EmaConfig(Section):
 class EvaluationConfig(Section):
     """What the server samples and scores after a round.
 
+    `by` says whose images samples and losses are judged by: the server's own, or those of the
+    clients, which then hold some of theirs out.
     `features` are those that distances are measured in: our own "classifier"'s, those of the same
     network "untrained", or those of a network in a file: ``weights:FILE``, one of our own as
     `scorequilt features` writes it, ``torchscript:FILE`` or ``torchscript:FILE#SHA256``.

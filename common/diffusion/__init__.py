@@ -10,6 +10,7 @@ from common.diffusion.denoising import (
     sample_times,
     weighted_error,
 )
+from common.diffusion.held_out import HeldOutLoss, held_out_loss, losses_by_level
 from common.diffusion.known import (
     LAWS,
     GaussianField,
@@ -53,6 +54,7 @@ __all__ = [
     "GaussianField",
     "GaussianMixture",
     "Grid",
+    "HeldOutLoss",
     "Images",
     "KnownLaw",
     "Times",
@@ -67,9 +69,11 @@ __all__ = [
     "eps_denoiser",
     "for_sampling",
     "guided",
+    "held_out_loss",
     "kappa_grid",
     "known_law",
     "log_snr_grid",
+    "losses_by_level",
     "perturb",
     "power_spectrum",
     "sample",

@@ -7,6 +7,7 @@ so few that their distance is that of their number, whatever is done to them.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,14 @@ class FeatureCheck:
     def passed(self) -> bool:
         """Whether anything may be ranked by these features."""
         return not self.faults
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it for the summary."""
+        return {
+            "passed": self.passed,
+            "faults": list(self.faults),
+            "distances": dict(self.distances),
+        }
 
     @property
     def line(self) -> str:

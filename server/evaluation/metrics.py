@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from common.moments import Moments
+
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 50, 250
 
 
@@ -28,14 +30,32 @@ class _AsGiven(nn.Module):
 class FrechetTo:
     """Fréchet distance to some real features, at least two; of at least two others.
 
-    Heusel et al. (2017), equation 6, between the Gaussians of the two sets' moments.
+    Heusel et al. (2017), equation 6, between the Gaussians of the two sets' moments, so the real
+    features' `Moments` do as well as themselves.
     """
 
-    def __init__(self, real: Float64[Tensor, "N F"]) -> None:
+    def __init__(self, real: Float64[Tensor, "N F"] | Moments) -> None:
+        size = len(real.sum) if isinstance(real, Moments) else real.shape[1]
         self._metric = FrechetInceptionDistance(
-            _AsGiven(real.shape[1]), reset_real_features=False, normalize=True
+            _AsGiven(size), reset_real_features=False, normalize=True
         )
-        self._metric.update(real, real=True)
+        self._nothing = torch.empty(0, size, dtype=torch.float64)
+        if isinstance(real, Moments):
+            self._metric.update(self._nothing, real=True)
+            self._metric.real_features_sum = torch.from_numpy(real.sum)
+            self._metric.real_features_cov_sum = torch.from_numpy(real.products)
+            self._metric.real_features_num_samples = torch.tensor(real.count)
+        else:
+            self._metric.update(real, real=True)
+
+    def of_moments(self, fake: Moments) -> float:
+        """Return the distance of at least two features of which only the moments are known."""
+        self._metric.reset()
+        self._metric.update(self._nothing, real=False)
+        self._metric.fake_features_sum = torch.from_numpy(fake.sum)
+        self._metric.fake_features_cov_sum = torch.from_numpy(fake.products)
+        self._metric.fake_features_num_samples = torch.tensor(fake.count)
+        return float(self._metric.compute())
 
     def __call__(self, fake: Float64[Tensor, "M F"]) -> float:
         """Return the distance of `fake`."""

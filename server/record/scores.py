@@ -94,12 +94,7 @@ def final_scores(
         "widths": {str(rate): row for rate, row in widths.items()},
         "samples": config.evaluation.samples,
         "classifier": evaluator.digest,
-        "features": {
-            "kinds": "clusters" if evaluator.extractor.kinds.clustered else "classes",
-            "passed": evaluator.check.passed,
-            "faults": list(evaluator.check.faults),
-            "distances": dict(evaluator.check.distances),
-        },
+        "features": dict(evaluator.features),
         "held_out_loss_by_u": evaluator.held_out_loss(denoiser).by_u,
         "report": full_report(evaluator, images),
     }

@@ -9,9 +9,11 @@ from server.state.checkpoint import (
     round_of,
     save_checkpoint,
 )
+from server.state.reference import Reference
 from server.state.round import Round, RoundInput
 
 __all__ = [
+    "Reference",
     "Round",
     "RoundInput",
     "ServerState",
