@@ -24,7 +24,8 @@ WINGS = {
     "client": "batches optimizer flat training capability device feedback app",
     "server": "policies setting pretrained fleet coverage loops aggregation state evaluation "
     "record grid preflight attempt strategy app",
-    "simulations": "archive engine pictures planning results restoration deployment theory cli",
+    "simulations": "archive engine pictures planning sources results restoration deployment "
+    "theory cli",
 }
 FLOWER = {
     "common/wire/rollcall.py",

@@ -67,7 +67,7 @@ class Evaluator:
         reference: Fréchet distance of the held-out images: about what a perfect model would get
             with as many samples as there are held-out images.
         clock: the run's.
-        splits: the data, with `train` and `held_out`, their images.
+        splits: the data.
         extractor: of features; `real` are those of the training images.
         digest: the feature classifier's; to be written beside every distance.
         check: what the features make of damaged images. Where they failed, every distance is NaN,
@@ -93,8 +93,6 @@ class Evaluator:
         self.splits, self.clock, self._seed = splits, clock, seed
         self._sampler, self._num_steps, self._grid = sampler, num_steps, grid
         self._conditional, self._clip, self._guidance = conditional, clip, guidance
-        self.train = torch.from_numpy(splits.train.images)
-        self.held_out = torch.from_numpy(splits.test.images)
         self.real = self.extractor.training_features(splits.train)
         self._frechet = FrechetTo(self.real)
         chosen = self.rng("loss-images").permutation(len(splits.test))[:LOSS_IMAGES]
@@ -106,16 +104,22 @@ class Evaluator:
         drawn = self.rng("evaluation-labels").choice(splits.train.labels, samples)
         self.class_labels = torch.from_numpy(drawn)
         self.digest = self.extractor.digest
-        some = self.rng("feature-check").permutation(len(self.train))
+        some = self.rng("feature-check").permutation(len(splits.train))
         some = some[: min(MOST, len(some) // 2)]
         self.check = check_features(
             lambda images: self._frechet(self.extractor.features(images)),
-            self.train[some],
+            torch.from_numpy(splits.train.values(some)),
             self.extractor.kinds.train[some],
             self.generator("feature-check-noise"),
         )
         self.noise_baseline = self.frechet(self.noise.clamp(-1, 1))
-        self.reference = self.frechet(self.held_out)
+        theirs = self.extractor.features_of(splits.test)
+        self.reference = self._frechet(theirs) if self.check.passed else math.nan
+
+    @property
+    def held_out(self) -> Images:
+        """All held-out images, copied into memory: of small sets."""
+        return torch.from_numpy(self.splits.test.images)
 
     @property
     def labels(self) -> dict[str, Any]:

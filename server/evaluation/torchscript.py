@@ -46,7 +46,7 @@ class FileFeatures(FeatureExtractor):
         schema = self._network.forward.schema  # type: ignore[attr-defined]
         named = {argument.name for argument in schema.arguments}
         self._options = {"return_features": True} if "return_features" in named else {}
-        self.num_features = self.features(torch.from_numpy(splits.train.images[:2])).shape[1]
+        self.num_features = self.features(torch.from_numpy(splits.train.values(slice(2)))).shape[1]
 
     @torch.no_grad()
     def features(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N F"]:
