@@ -1,24 +1,24 @@
 """A folder's pictures in the cache: each is read once, however often the folder grows.
 
-An entry holds what has been read of one folder in one shape: `pixels-N.rows`, to which rows are
-only ever added, so that whoever has mapped it may go on, and `index.npz`, which says of each file
-(its name, size and time of change) in which row it is. Rows that a killed process has added and no
-index names are written over.
+An entry holds what has been read of one folder in one way: `pixels-N.rows`, to which rows are only
+ever added, so that whoever has mapped it may go on, and `index.npz` (`common.data.index`), which
+says of each file in which rows it is. Rows that a killed process has added and no index names are
+written over.
 """
 
-import contextlib
-import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from common.cache import held, make_room, map_rows, used
+from common.data.index import Extremes, File, Index, Known, read_index, write_index
 from common.data.pictures import Depth, Shape, depth_of
+from common.data.rows import Rows
 from common.errors import UserError
 from common.files import atomic_file
 
@@ -28,85 +28,70 @@ SAVED_EVERY = 5000
 SPARE = 2
 """How many times the rows that are wanted a file of rows may hold before it is written anew."""
 
-BAD, DEEP = -1, -2
-"""In place of a row: the file cannot be decoded; it is a deep grey that waits for its depth."""
-
-Extremes = tuple[float, float, bool]
+NO_DEPTH = (0.0, 0.0)
+"""What stands for the depth of deep values that are all one and the same."""
 
 
-class File(NamedTuple):
-    """What tells whether a file has changed: its name in the folder, bytes, and nanoseconds."""
+class Frames(NamedTuple):
+    """What a file holds: images brought to the shape that is wanted, and the shapes they had."""
 
-    name: str
-    size: int
-    changed: int
+    images: Sequence[UInt8[np.ndarray, "C H W"]]
+    shapes: Sequence[Shape]
+
+
+class Waits(NamedTuple):
+    """A file of deep values: how they become levels depends on all such files of the source."""
+
+    extremes: Sequence[Extremes]
+
+
+Read = Callable[[str, Depth | None, bool], Frames | Waits]
 
 
 class Kept(NamedTuple):
-    """Pictures in the cache.
+    """What became of a sequence of files.
 
     Attributes:
-        pixels: (S, C, H, W) as a memory map.
-        rows: (N,), for each file its row of `pixels`; negative if it cannot be decoded.
-        depth: That of the deep greys among them.
+        images: (N, C, H, W), 0 is black and 255 white, in a memory map.
+        places: (N,), of which of the files each image is a frame, in order.
+        skipped: Places of those that could not be decoded.
+        reasons: Why not, one for each.
+        shapes: (N, 3), C, H, W that the images had themselves.
+        depth: (2,), black and white of the deep values; empty without such.
     """
 
-    pixels: UInt8[np.ndarray, "S C H W"]
-    rows: Int64[np.ndarray, " N"]
-    depth: Depth | None
+    images: Rows
+    places: Int64[np.ndarray, " N"]
+    skipped: Int64[np.ndarray, " K"]
+    reasons: tuple[str, ...]
+    shapes: Int64[np.ndarray, "N 3"]
+    depth: np.ndarray
 
 
-@dataclass
-class _Known:
-    """What an index says of a file."""
-
-    row: int
-    extremes: Extremes | None = None
-    depth: tuple[float, float] | None = None
-
-
-@dataclass
-class _Index:
-    """All files that have been read; `generation` names the file of their rows."""
-
-    generation: int = 0
-    rows: int = 0
-    files: dict[File, _Known] = field(default_factory=dict)
-
-
-def kept_pictures(
-    entry: Path,
-    files: Sequence[File],
-    shape: Shape,
-    extremes: Callable[[str], Extremes | None],
-    decode: Callable[[str, Depth | None], UInt8[np.ndarray, "C H W"]],
-) -> Kept:
+def kept_pictures(entry: Path, files: Sequence[File], shape: Shape, read: Read) -> Kept:
     """Return a folder's pictures, having read those that are not in the cache yet.
 
     Args:
-        entry: Where they are kept.
+        entry: Where they are kept; another for every other way of reading.
         files: Those of the folder, in the order that is wanted.
         shape: (C, H, W) of each picture.
-        extremes: Least and greatest value of a deep grey by its file's name, None of others.
-        decode: A picture by its file's name and the depth of the deep greys; both raise UserError
-            where a file cannot be decoded.
+        read: Given a file's name, the depth of the source's deep values, and whether the file may
+            wait for that; it raises UserError where a file cannot be decoded.
 
     Raises:
         UserError: The cache cannot be written.
     """
     try:
         with held(entry) as _:
-            index = _read_index(entry, shape)
-            reader = _Reader(entry, index, shape)
-            depth = reader.catch_up(files, extremes, decode)
-            rows = np.array([index.files[each].row for each in files], dtype=np.int64)
-            used(entry)
-            # At least a row, since nothing can be mapped of an empty file.
+            reader = _Reader(entry, read_index(entry, shape), shape)
+            depth = reader.catch_up(files, read)
+            index = reader.index
             pixels = (
                 map_rows(reader.path, (index.rows, *shape))
-                if index.rows
+                if index.rows  # nothing can be mapped of an empty file
                 else np.empty((0, *shape), np.uint8)
             )
+            used(entry)
     except OSError as error:
         raise UserError(
             f"cannot keep pictures in {entry} ({error.strerror or error}); set SCOREQUILT_CACHE to"
@@ -114,7 +99,17 @@ def kept_pictures(
         ) from None
     if reader.wrote:
         make_room(keep=entry)
-    return Kept(pixels, rows, depth)
+    known = [index.files[each] for each in files]
+    rows = [row for each in known for row in range(each.row, each.row + each.frames)]
+    taken = np.array(rows, dtype=np.int64)
+    return Kept(
+        Rows(pixels, taken),
+        np.repeat(np.arange(len(files)), [each.frames for each in known]),
+        np.array([place for place, each in enumerate(known) if each.reason], dtype=np.int64),
+        tuple(each.reason for each in known if each.reason),
+        np.array([index.shapes[row] for row in rows], dtype=np.int64).reshape(-1, 3),
+        np.array([depth.black, depth.white] if depth else [], dtype=np.float64),
+    )
 
 
 @dataclass
@@ -122,129 +117,82 @@ class _Reader:
     """Reads what is missing into an entry that nobody else writes now."""
 
     entry: Path
-    index: _Index
+    index: Index
     shape: Shape
     wrote: bool = False
+    unsaved: int = 0
 
     @property
     def path(self) -> Path:
-        return self.entry / f"pixels-{self.index.generation}.rows"
+        return self.index.path(self.entry)
 
-    def catch_up(
-        self,
-        files: Sequence[File],
-        extremes: Callable[[str], Extremes | None],
-        decode: Callable[[str, Depth | None], UInt8[np.ndarray, "C H W"]],
-    ) -> Depth | None:
-        """Read what is not there; return the depth of the deep greys."""
+    def catch_up(self, files: Sequence[File], read: Read) -> Depth | None:
+        """Read what is not there; return the depth of the deep values."""
         known = self.index.files
-        new = [each for each in files if each not in known]
-        waits: list[File] = []
-        with self.path.open("r+b" if self.path.exists() else "xb") as file:
-            file.seek(self.index.rows * math.prod(self.shape))
-
-            def add(each: File, depth: Depth | None, found: Extremes | None = None) -> None:
-                ends = (
-                    None if found is None else (depth.black, depth.white) if depth else (0.0, 0.0)
-                )
-                try:
-                    pixels = decode(each.name, depth)
-                except UserError:
-                    known[each] = _Known(BAD, found, ends)
-                else:
-                    file.write(pixels.tobytes())
-                    known[each] = _Known(self.index.rows, found, ends)
-                    self.index.rows += 1
-                self.wrote = True
-                if len(known) % SAVED_EVERY == 0:
-                    file.flush()
-                    os.fsync(file.fileno())
-                    _write_index(self.entry, self.index)
-
-            for each in new:
-                try:
-                    found = extremes(each.name)
-                except UserError:
-                    known[each], self.wrote = _Known(BAD), True
-                    continue
-                if found is None:
-                    add(each, None)
-                else:
-                    known[each] = _Known(DEEP, found)
-            deep = [(each, known[each]) for each in files if known[each].extremes is not None]
-            depth = depth_of([what.extremes for _, what in deep if what.extremes is not None])
-            ends = (depth.black, depth.white) if depth else (0.0, 0.0)
-            waits = [each for each, what in deep if what.depth != ends]
-            for each in waits:
-                add(each, depth, known[each].extremes)
-            file.flush()
-            if self.wrote:
-                os.fsync(file.fileno())
-                _write_index(self.entry, self.index)
+        with self.path.open("r+b" if self.path.exists() else "xb") as rows:
+            rows.seek(self.index.rows * int(np.prod(self.shape)))
+            for each in files:
+                if each not in known:
+                    self._add(rows, each, read, None)
+            deep = [(each, known[each]) for each in files if known[each].extremes]
+            depth = depth_of([ends for _, what in deep for ends in what.extremes])
+            ends = (depth.black, depth.white) if depth else NO_DEPTH
+            for each in [each for each, what in deep if what.depth != ends]:
+                self._add(rows, each, read, depth, known[each].extremes, ends)
+            self._save(rows, every=1)
         if self.index.rows > SPARE * len(files) + SAVED_EVERY:
             self._rewrite(files)
         return depth
 
+    def _add(
+        self,
+        rows: IO[bytes],
+        file: File,
+        read: Read,
+        depth: Depth | None,
+        extremes: tuple[Extremes, ...] = (),
+        ends: tuple[float, float] | None = None,
+    ) -> None:
+        """Read a file and note what became of it."""
+        what = Known(self.index.rows, 0, "", extremes, ends)
+        try:
+            found = read(file.name, depth, not extremes)
+        except UserError as error:
+            what = what._replace(reason=str(error))
+        else:
+            if isinstance(found, Waits):
+                what = what._replace(extremes=tuple(found.extremes))
+            else:
+                for image in found.images:
+                    rows.write(image.tobytes())
+                self.index.shapes += found.shapes
+                what = what._replace(frames=len(found.images))
+        self.index.files[file] = what
+        self.unsaved += 1
+        self._save(rows, every=SAVED_EVERY)
+
+    def _save(self, rows: IO[bytes], every: int) -> None:
+        """Write the index when so many files are not in it, after the rows that it names."""
+        if self.unsaved >= every:
+            rows.flush()
+            os.fsync(rows.fileno())
+            write_index(self.entry, self.index)
+            self.unsaved, self.wrote = 0, True
+
     def _rewrite(self, files: Sequence[File]) -> None:
         """Write the rows that are wanted into a new file; who has mapped the old one keeps it."""
         old, pixels = self.path, map_rows(self.path, (self.index.rows, *self.shape))
-        fresh = _Index(self.index.generation + 1)
-        with atomic_file(self.entry / f"pixels-{fresh.generation}.rows") as file:
+        fresh = Index(self.index.generation + 1)
+        taken: list[int] = []
+        with atomic_file(fresh.path(self.entry)) as rows:
             for each in files:
                 what = self.index.files[each]
-                fresh.files[each] = what
-                if what.row >= 0:
-                    file.write(pixels[what.row].tobytes())
-                    fresh.files[each] = _Known(fresh.rows, what.extremes, what.depth)
-                    fresh.rows += 1
-        _write_index(self.entry, fresh)
-        self.index.generation, self.index.rows = fresh.generation, fresh.rows
-        self.index.files = fresh.files
+                theirs = range(what.row, what.row + what.frames)
+                for row in theirs:
+                    rows.write(pixels[row].tobytes())
+                fresh.files[each] = what._replace(row=len(taken))
+                taken += theirs
+        fresh.shapes = [self.index.shapes[row] for row in taken]
+        write_index(self.entry, fresh)
+        self.index = fresh
         old.unlink()
-        self.wrote = True
-
-
-def _read_index(entry: Path, shape: Shape) -> _Index:
-    """Read an entry's index; a damaged one, or one whose rows are lost, is as good as none."""
-    with contextlib.suppress(Exception), (entry / "index.npz").open("rb") as opened:
-        held = dict(np.load(opened, allow_pickle=False))
-        generation, rows = map(int, held["counts"])
-        if rows:
-            map_rows(entry / f"pixels-{generation}.rows", (rows, *shape))
-        names = held["names"].tobytes().decode("utf-8", "surrogateescape").split("\0")
-        whole = held["whole"].tolist()
-        files = {}
-        for i, (size, changed, row) in enumerate(held["files"].tolist()):
-            low, high, black, white = held["ends"][i].tolist() if whole[i] >= 0 else (0.0,) * 4
-            known = _Known(row)
-            if whole[i] >= 0:
-                depth = None if math.isnan(black) else (black, white)
-                known = _Known(row, (low, high, bool(whole[i])), depth)
-            files[File(names[i], size, changed)] = known
-        return _Index(generation, rows, files)
-    # Under another name: what is there may be mapped, and must not change below anybody.
-    left = [int(path.stem.partition("-")[2]) for path in entry.glob("pixels-*.rows")]
-    for number in left:
-        (entry / f"pixels-{number}.rows").unlink()
-    return _Index(max(left, default=-1) + 1)
-
-
-def _write_index(entry: Path, index: _Index) -> None:
-    nan = (math.nan, math.nan)
-    names = "\0".join(each.name for each in index.files)
-    ends = [(*(what.extremes or nan)[:2], *(what.depth or nan)) for what in index.files.values()]
-    arrays: dict[str, np.ndarray] = {
-        "counts": np.array([index.generation, index.rows], dtype=np.int64),
-        "names": np.frombuffer(os.fsencode(names), np.uint8),
-        "files": np.array(
-            [(each.size, each.changed, what.row) for each, what in index.files.items()],
-            dtype=np.int64,
-        ).reshape(-1, 3),
-        "ends": np.array(ends, dtype=np.float64).reshape(-1, 4),
-        "whole": np.array(
-            [-1 if what.extremes is None else what.extremes[2] for what in index.files.values()],
-            dtype=np.int8,
-        ),
-    }
-    with atomic_file(entry / "index.npz") as file:
-        np.savez(file, allow_pickle=False, **arrays)

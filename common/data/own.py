@@ -19,17 +19,19 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from common.cache import cached_rows, entry_path
-from common.data.kept import File, kept_pictures
+from common.data.index import File
+from common.data.kept import Frames, Waits, kept_pictures
 from common.data.pictures import (
     SUFFIXES,
     UNREAD,
+    Depth,
     Shape,
     deep_values,
     extremes_of,
     fit_picture,
     open_picture,
 )
-from common.data.rows import Rows, rows_of
+from common.data.rows import Rows
 from common.errors import UserError
 
 OWN_FORMAT = 3
@@ -55,12 +57,14 @@ class OwnImages(NamedTuple):
         labels: (N,), positions in `classes`.
         classes: The classes' names: sub-folders, or numbers.
         skipped: Files that could not be decoded, with their folders.
+        reasons: Why not, one for each.
     """
 
     images: UInt8[np.ndarray, "N C H W"] | Rows
     labels: Int64[np.ndarray, " N"]
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 def read_own(source: str, shape: Shape | None) -> OwnImages:
@@ -95,19 +99,13 @@ def _read_folder(folder: Path, shape: Shape) -> OwnImages:
     if not files:
         there = f" (there are {left_out}, which are not read)" if left_out else ""
         raise UserError(f"data: no picture is in the folder {folder}{there}")
+    key = {"folder": str(folder), "shape": shape, "format": OWN_FORMAT}
+    stem = f"folder-{folder.name}-{'x'.join(map(str, shape))}"
     kept = kept_pictures(
-        entry_path(
-            f"folder-{folder.name}-{'x'.join(map(str, shape))}",
-            {"folder": str(folder), "shape": shape, "format": OWN_FORMAT},
-        ),
-        files,
-        shape,
-        lambda name: _extremes(folder / name),
-        lambda name, depth: fit_picture(open_picture(folder / name, shape[0], depth), shape),
+        entry_path(stem, key), files, shape, lambda name, *how: _frames(folder, name, shape, *how)
     )
-    decoded = (kept.rows >= 0).tolist()
-    read = [each.name for each, ok in zip(files, decoded, strict=True) if ok]
-    skipped = tuple(each.name for each, ok in zip(files, decoded, strict=True) if not ok)
+    skipped = tuple(files[place].name for place in kept.skipped)
+    read = [files[place].name for place in kept.places]
     names = [name.partition(os.sep)[0] if os.sep in name else "" for name in read]
     if skipped:
         shown = ", ".join(skipped[:5]) + (" …" if len(skipped) > 5 else "")
@@ -124,11 +122,11 @@ def _read_folder(folder: Path, shape: Shape) -> OwnImages:
         folder,
         len(names),
         f" of {len(set(names))} classes ({_shown(sorted(set(names)))})" if any(names) else "",
-        f"; deep greys from {kept.depth.black:g} (black) to {kept.depth.white:g} (white)"
-        if kept.depth
+        "; deep greys from {:g} (black) to {:g} (white)".format(*kept.depth)
+        if len(kept.depth)
         else "",
     )
-    return OwnImages(rows_of(kept.pixels, kept.rows[kept.rows >= 0]), labels, classes, skipped)
+    return OwnImages(kept.images, labels, classes, skipped, kept.reasons)
 
 
 def _listing(folder: Path) -> list[File]:
@@ -156,10 +154,19 @@ def _listing(folder: Path) -> list[File]:
     return sorted(found, key=lambda each: Path(each.name).parts)
 
 
-def _extremes(path: Path) -> tuple[float, float, bool] | None:
-    """Return the least and the greatest value of a deep grey, None of any other picture."""
-    values = deep_values(path)
-    return None if values is None else extremes_of(values)
+def _frames(
+    folder: Path, name: str, shape: Shape, depth: Depth | None, may_wait: bool
+) -> Frames | Waits:
+    """Read a file's first picture, unless it is a deep grey that has to wait for its depth."""
+    path = folder / name
+    try:
+        values = deep_values(path) if may_wait else None
+        if values is not None:
+            return Waits([extremes_of(values)])
+        picture = open_picture(path, shape[0], depth)
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{path}: ")) from None
+    return Frames([fit_picture(picture, shape)], [(shape[0], picture.height, picture.width)])
 
 
 def _class_names(folder: Path, found: set[str]) -> tuple[str, ...]:

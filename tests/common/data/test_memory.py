@@ -11,7 +11,8 @@ from PIL import Image
 
 from common.cache import cache_dir
 from common.data.datasets import ImageData, load_dataset
-from common.data.kept import File, Kept, kept_pictures
+from common.data.index import File
+from common.data.kept import Frames, Kept, Waits, kept_pictures
 from common.data.own import read_own
 from common.data.pictures import Depth, open_picture
 from common.data.rows import Rows, rows_of
@@ -146,27 +147,55 @@ def test_a_brighter_deep_picture_reads_the_deep_ones_anew_and_no_other(
     assert decoded == ["deep.png", "deeper.png"]
 
 
+def _numbered(name: str, depth: Depth | None, may_wait: bool) -> Frames:
+    return Frames([np.full(SHAPE, int(name), np.uint8)], [(1, int(name), 9)])
+
+
 def _kept(entry: Path, count: int, first: int = 0) -> Kept:
     """Keep pictures that are known by their number, read by reading their name."""
-    files = [File(str(i), 1, 1) for i in range(first, first + count)]
     return kept_pictures(
-        entry, files, SHAPE, lambda _: None, lambda name, _: np.full(SHAPE, int(name), np.uint8)
+        entry, [File(str(i), 1, 1) for i in range(first, first + count)], SHAPE, _numbered
     )
+
+
+def _values(kept: Kept) -> list[int]:
+    return [int(image[0, 0, 0]) for image in kept.images]
+
+
+def test_files_may_hold_several_images_none_or_wait(tmp_path: Path) -> None:
+    def read(name: str, depth: Depth | None, may_wait: bool) -> Frames | Waits:
+        if name == "torn":
+            raise UserError("it is torn")
+        if name == "deep" and may_wait:
+            return Waits([(0.0, 1000.0, True), (5.0, 9.0, True)])
+        count = {"two": 2, "deep": 2}.get(name, 1)
+        value = int(depth.white) // 16 if depth else len(name)
+        return Frames([np.full(SHAPE, value + i, np.uint8) for i in range(count)], [SHAPE] * count)
+
+    files = [File(name, 1, 1) for name in ("deep", "torn", "two", "a", "empty")]
+    for _ in range(2):
+        kept = kept_pictures(tmp_path / "entry", files, SHAPE, read)
+        assert _values(kept) == [63, 64, 3, 4, 1, 5]
+        assert kept.places.tolist() == [0, 0, 2, 2, 3, 4]
+        assert (kept.skipped.tolist(), kept.reasons) == ([1], ("it is torn",))
+        assert kept.shapes.tolist() == [list(SHAPE)] * 6
+        assert kept.depth.tolist() == [0, 1023]
 
 
 @pytest.mark.parametrize("damage", ["index", "rows", "both"])
 def test_a_damaged_entry_is_read_anew_and_nobodys_map_changes(damage: str, tmp_path: Path) -> None:
     entry = tmp_path / "entry"
     before = _kept(entry, 20)
-    old = np.array(before.pixels)
+    old = np.array(before.images)
     if damage != "rows":
         whole = (entry / "index.npz").read_bytes()
         (entry / "index.npz").write_bytes(whole[: len(whole) // 2])
     if damage != "index":
         (entry / "pixels-0.rows").unlink()
     after = _kept(entry, 8, first=5)
-    assert after.pixels[after.rows][:, 0, 0, 0].tolist() == list(range(5, 13))
-    assert np.array_equal(before.pixels, old)
+    assert _values(after) == list(range(5, 13))
+    assert after.shapes[:, 1].tolist() == list(range(5, 13))
+    assert np.array_equal(before.images, old)
 
 
 def test_rows_that_nobody_wants_go_in_the_end(
@@ -176,9 +205,10 @@ def test_rows_that_nobody_wants_go_in_the_end(
     entry = tmp_path / "entry"
     before = _kept(entry, 30)
     after = _kept(entry, 10, first=25)
-    assert len(after.pixels) == 10
-    assert after.pixels[after.rows][:, 0, 0, 0].tolist() == list(range(25, 35))
-    assert before.pixels[before.rows][:, 0, 0, 0].tolist() == list(range(30))
+    assert len(after.images.stored) == 10
+    assert (_values(after), _values(before)) == (list(range(25, 35)), list(range(30)))
+    assert after.shapes[:, 1].tolist() == list(range(25, 35))
+    assert _values(_kept(entry, 10, first=25)) == list(range(25, 35))
     assert sorted(path.name for path in entry.iterdir()) == ["index.npz", "pixels-1.rows"]
 
 
@@ -188,19 +218,19 @@ def test_what_was_read_before_the_process_died_is_not_read_again(
     monkeypatch.setattr("common.data.kept.SAVED_EVERY", 4)
     read: list[str] = []
 
-    def decode(name: str, depth: Depth | None) -> np.ndarray:
+    def reading(name: str, depth: Depth | None, may_wait: bool) -> Frames:
         if len(read) == 10:
             raise KeyboardInterrupt
         read.append(name)
-        return np.full(SHAPE, int(name), np.uint8)
+        return _numbered(name, depth, may_wait)
 
     files = [File(str(i), 1, 1) for i in range(16)]
     with pytest.raises(KeyboardInterrupt):
-        kept_pictures(tmp_path / "entry", files, SHAPE, lambda _: None, decode)
+        kept_pictures(tmp_path / "entry", files, SHAPE, reading)
     read.clear()
-    kept = kept_pictures(tmp_path / "entry", files, SHAPE, lambda _: None, decode)
+    kept = kept_pictures(tmp_path / "entry", files, SHAPE, reading)
     assert read == [str(i) for i in range(8, 16)]
-    assert kept.pixels[kept.rows][:, 0, 0, 0].tolist() == list(range(16))
+    assert _values(kept) == list(range(16))
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(
