@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,3 +28,46 @@ def cache(
         typer.echo(cleared(0 if shrink is None else parse_bytes("--shrink", shrink)))
     else:
         Console().print(table())
+
+
+def data(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="[PRESET|FILE.toml|SOURCE]",
+            help="A configuration, or what one device holds, such as folder:PATH.",
+        ),
+    ] = "digits",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key; repeat.")
+    ] = None,
+    image_shape: Annotated[
+        str, typer.Option(metavar="C,H,W", help="The run's, to which a device's are brought.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="The folder that pictures are written to.")] = Path(
+        "data-look"
+    ),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No table.")] = False,
+) -> None:
+    """Show what each client would hold, or one device: a table, its pictures, its classes."""
+    from rich.console import Console
+
+    from common.data import OWN
+    from common.errors import UserError
+    from simulations.archive.configs import load_config
+    from simulations.sources.look import draw, look_at_run, look_at_source, summary, table
+
+    shape = image_shape.replace(",", "x")
+    if source.startswith(OWN):
+        if overrides:
+            raise UserError("--set: changes a run's configuration; a device has none")
+        given = load_config("digits", [f"image-shape={shape}"])
+        look = look_at_source(source, given.shape)
+    else:
+        changes = [*(overrides or []), *([f"image-shape={shape}"] if shape else [])]
+        look = look_at_run(load_config(source, changes))
+    if not quiet:
+        Console().print(table(look))
+    typer.echo(summary(look))
+    for path in draw(look, out):
+        typer.echo(path)
