@@ -134,6 +134,7 @@ def _deliver(run_dir: Path) -> None:
     typer.echo(verdict(run_dir))
 
 
+app.command()(sources.init)
 app.command()(sources.data)
 app.command()(sources.cache)
 app.command()(planning.coverage)

@@ -88,7 +88,18 @@ def read_own(source: str, shape: Shape | None) -> OwnImages:
     return _read_folder(path, shape)
 
 
-def _read_folder(folder: Path, shape: Shape) -> OwnImages:
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the files in a folder that are read as pictures, sorted.
+
+    Raises:
+        UserError: There is no such folder, or no picture in it.
+    """
+    files, _ = _pictures(folder)
+    return [folder / each.name for each in files]
+
+
+def _pictures(folder: Path) -> tuple[list[File], str]:
+    """Return the files that are read, and in words those that are pictures and are not."""
     if not folder.is_dir():
         raise UserError(f"data: there is no folder {folder}")
     listed = _listing(folder)
@@ -99,6 +110,11 @@ def _read_folder(folder: Path, shape: Shape) -> OwnImages:
     if not files:
         there = f" (there are {left_out}, which are not read)" if left_out else ""
         raise UserError(f"data: no picture is in the folder {folder}{there}")
+    return files, left_out
+
+
+def _read_folder(folder: Path, shape: Shape) -> OwnImages:
+    files, left_out = _pictures(folder)
     key = {"folder": str(folder), "shape": shape, "format": OWN_FORMAT}
     stem = f"folder-{folder.name}-{'x'.join(map(str, shape))}"
     kept = kept_pictures(

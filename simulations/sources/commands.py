@@ -71,3 +71,35 @@ def data(
     typer.echo(summary(look))
     for path in draw(look, out):
         typer.echo(path)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder of your pictures.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default the folder's name, .toml.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Side of the images in pixels, such as 64; default by the pictures'."),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="How long training may take on this machine.")
+    ] = 30.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Look at a folder of pictures and write a configuration that fits them, with its cost."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from simulations.sources.begin import begin, report
+
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    # Drawn between measurements, not by a thread whose work would be measured, too.
+    with Progress(console=console, transient=True, disable=hidden, auto_refresh=False) as bar:
+        task = bar.add_task("looking and timing", total=None)
+        found = begin(
+            folder, out, size, minutes,
+            lambda done, total: bar.update(task, completed=done, total=total, refresh=True),
+        )  # fmt: skip
+    typer.echo(report(found))
