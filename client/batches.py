@@ -71,7 +71,7 @@ def draw_batch(
     """
     size = config.batch_size
     chosen = rng.integers(len(data), size=size)
-    x0, labels = torch.from_numpy(data.images[chosen]), torch.from_numpy(data.labels[chosen])
+    x0, labels = torch.from_numpy(data.values(chosen)), torch.from_numpy(data.labels[chosen])
     noise = torch.randn(x0.shape, generator=generator)
     t = sample_times(CLOCKS[config.clock], size, generator, config.training_times, shortest)
     if config.model.label_dropout:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,3 +120,25 @@ def plain_json(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain_json(value.tolist())
     raise TypeError(f"{type(value).__name__} does not fit into JSON")
+
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def parse_bytes(key: str, text: str) -> int:
+    """Return a number of bytes written such as ``200MiB``, ``1.5G`` or ``500000``; K is 1024.
+
+    Raises:
+        UserError: It is no positive number of bytes; the line names the key.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
+        raise UserError(f"{key}: '{text}' is no amount of memory; write for example 200MiB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def show_bytes(count: int) -> str:
+    """Return a number of bytes for people, such as ``1.2 GiB``."""
+    power = min(4, int(math.log2(max(count, 1)) / 10))
+    number = f"{count / 1024**power:.{min(power, 1)}f}"
+    return f"{number} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

@@ -16,6 +16,7 @@ from simulations.deployment import commands as deployment
 from simulations.planning import commands as planning
 from simulations.restoration import commands as restoration
 from simulations.results import commands as results
+from simulations.sources import commands as sources
 from simulations.theory.cli import app as theory
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -133,6 +134,9 @@ def _deliver(run_dir: Path) -> None:
     typer.echo(verdict(run_dir))
 
 
+app.command()(sources.init)
+app.command()(sources.data)
+app.command()(sources.cache)
 app.command()(planning.coverage)
 app.command()(planning.cost)
 app.command()(deployment.certs)

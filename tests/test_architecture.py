@@ -20,11 +20,13 @@ MAY_IMPORT = {
     "benchmarks": set(PACKAGES) | {"tests"},
 }
 WINGS = {
-    "common": "errors files seeding cache moments submodels config diffusion data features wire network",
+    "common": "errors files seeding cache moments submodels config diffusion data "
+    "features wire network",
     "client": "batches optimizer flat training capability device feedback app",
     "server": "policies setting pretrained fleet coverage loops aggregation state evaluation "
     "record grid preflight attempt strategy app",
-    "simulations": "archive engine pictures planning results restoration deployment theory cli",
+    "simulations": "archive engine pictures planning sources results restoration deployment "
+    "theory cli",
 }
 FLOWER = {
     "common/wire/rollcall.py",

@@ -1,6 +1,7 @@
 """Images, and how they are dealt out."""
 
 from common.data.datasets import OWN, ImageData, Splits, load_dataset, load_partition, own_images
+from common.data.own import pictures_in
 from common.data.partition import partition_indices
 from common.data.pictures import SUFFIXES, fit_picture, open_picture
 
@@ -15,4 +16,5 @@ __all__ = [
     "open_picture",
     "own_images",
     "partition_indices",
+    "pictures_in",
 ]

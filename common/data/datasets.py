@@ -4,6 +4,9 @@ Building a data set imports scikit-learn, which takes seconds; it is therefore b
 cached, and a client that starts on a warm cache does not import it.
 """
 
+import hashlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import NamedTuple
@@ -16,6 +19,7 @@ from common.data.builtin import DATASETS, Raw
 from common.data.own import OwnImages, read_own
 from common.data.partition import partition_indices
 from common.data.pictures import Shape
+from common.data.rows import Rows, rows_of
 from common.errors import UserError
 from common.seeding import SERVER, rng_for, torch_generator
 
@@ -24,27 +28,32 @@ HELD_OUT_OWN = 5
 KNOWN_IMAGES = 4096, 1024
 # Part of the cache keys: raise it when what is built below changes.
 CACHE_FORMAT = 1
+BATCH_VALUES = 2**24
+"""Values that are read at a time where all are: 64 MiB as numbers."""
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Labelled images.
+    """Labelled images, of which only those that are asked for come into memory as numbers.
 
     Attributes:
-        images: (N, C, H, W) in [-1, 1]; those of a known law hardly ever reach beyond.
+        stored: (N, C, H, W), in [-1, 1] where they are float32 (those of a known law hardly ever
+            reach beyond), else whole numbers from 0 for black to `white`, mostly a memory map.
         labels: (N,) in [0, num_classes).
         num_classes: how many classes the data set has, whether or not all occur here.
         name: the data set's name in the configuration.
         flippable: whether a horizontal mirror image is as likely as the image itself.
         skipped: files that could not be read as images.
+        white: the stored value that becomes 1; of no account for float32.
     """
 
-    images: Float32[np.ndarray, "N C H W"]
+    stored: Float32[np.ndarray, "N C H W"] | UInt8[np.ndarray, "N C H W"] | Rows
     labels: Int64[np.ndarray, " N"]
     num_classes: int
     name: str
     flippable: bool = False
     skipped: int = 0
+    white: int = 255
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,12 +61,59 @@ class ImageData:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        _, channels, height, width = self.images.shape
+        _, channels, height, width = self.stored.shape
         return channels, height, width
 
+    @property
+    def images(self) -> Float32[np.ndarray, "N C H W"]:
+        """All images in [-1, 1], copied into memory: of small sets."""
+        return self.values(slice(None))
+
+    def values(self, places: Int64[np.ndarray, " M"] | slice) -> Float32[np.ndarray, "M C H W"]:
+        """Some images in [-1, 1], as an array of their own."""
+        return scaled(self.stored[places], self.white)
+
+    def batches(self) -> Iterator[Float32[np.ndarray, "B C H W"]]:
+        """All images in their order, as many at a time as memory has room for anywhere."""
+        for part in self._parts():
+            yield self.values(part)
+
+    def _parts(self) -> Iterator[slice]:
+        each = BATCH_VALUES // math.prod(self.image_shape)
+        # Whole batches of a network, so that the parts make no difference to what it sees.
+        size = max(256, each // 256 * 256)
+        for start in range(0, len(self), size):
+            yield slice(start, start + size)
+
+    def levels(self) -> Float32[np.ndarray, " L"]:
+        """The different values that images have, ascending."""
+        if self.stored.dtype != np.uint8:
+            return np.unique(self.images)
+        seen = np.zeros(256, dtype=bool)
+        for part in self._parts():
+            seen[np.unique(self.stored[part])] = True
+        return scaled(np.flatnonzero(seen).astype(np.uint8), self.white)
+
+    def digest(self) -> str:
+        """The SHA-256 of images and labels; equal data have equal digests."""
+        state = hashlib.sha256(
+            repr((self.stored.shape, self.white, str(self.stored.dtype))).encode()
+        )
+        for part in self._parts():
+            state.update(np.ascontiguousarray(self.stored[part]).data)
+        state.update(np.ascontiguousarray(self.labels).data)
+        return state.hexdigest()
+
     def select(self, indices: Int64[np.ndarray, " M"]) -> "ImageData":
-        """The images at `indices`, in that order."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        """The images at `indices`, in that order; none is copied."""
+        return replace(self, stored=rows_of(self.stored, indices), labels=self.labels[indices])
+
+
+def scaled(stored: np.ndarray, white: int) -> Float32[np.ndarray, "..."]:
+    """Stored values as numbers in [-1, 1]."""
+    if stored.dtype != np.uint8:
+        return np.array(stored, order="C")
+    return stored.astype(np.float32, order="C") * np.float32(2 / white) - np.float32(1)
 
 
 class Splits(NamedTuple):
@@ -101,12 +157,13 @@ def _built_in(name: str) -> Splits:
     cached = cached_arrays(f"data-{name}", key, lambda: builder.build()._asdict())
     raw = Raw(**cached)
 
-    def scaled(images: UInt8[np.ndarray, "N C H W"], labels: np.ndarray) -> ImageData:
-        values = images.astype(np.float32) * np.float32(2 / builder.white) - np.float32(1)
-        return ImageData(values, labels, builder.num_classes, name, builder.flippable)
+    def split(images: UInt8[np.ndarray, "N C H W"], labels: np.ndarray) -> ImageData:
+        return ImageData(
+            images, labels, builder.num_classes, name, builder.flippable, white=builder.white
+        )
 
     return Splits(
-        scaled(raw.train_images, raw.train_labels), scaled(raw.test_images, raw.test_labels)
+        split(raw.train_images, raw.train_labels), split(raw.test_images, raw.test_labels)
     )
 
 
@@ -148,7 +205,7 @@ def own_images(source: str, data: str, shape: Shape | None, num_classes: int) ->
             f"data: {source} has the class {odd[0]!r}; this run's classes are the numbers"
             f" 0 … {num_classes - 1}, which also name the sub-folders"
         )
-    return _scaled_own(source, own)
+    return _of_own(source, own)
 
 
 def load_partition(
@@ -173,7 +230,7 @@ def load_partition(
 
 
 def _split_own(source: str, own: OwnImages) -> Splits:
-    images = _scaled_own(source, own)
+    images = _of_own(source, own)
     ranks = np.empty(len(images), dtype=np.int64)
     for label in np.unique(images.labels):
         members = np.flatnonzero(images.labels == label)
@@ -186,10 +243,9 @@ def _split_own(source: str, own: OwnImages) -> Splits:
     return Splits(images.select(np.flatnonzero(~held_out)), images.select(np.flatnonzero(held_out)))
 
 
-def _scaled_own(source: str, own: OwnImages) -> ImageData:
-    images = own.images.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+def _of_own(source: str, own: OwnImages) -> ImageData:
     # Whether a mirror image is a fair one is for those to judge who know the pictures.
-    return ImageData(images, own.labels, len(own.classes), source, True, len(own.skipped))
+    return ImageData(own.images, own.labels, len(own.classes), source, True, len(own.skipped))
 
 
 def _versions(*distributions: str) -> dict[str, str]:

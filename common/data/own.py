@@ -5,9 +5,11 @@ still train one model. Nothing in these files is executed, and a picture that ca
 skipped and named. What was found is said in the log.
 """
 
-import hashlib
 import logging
+import os
 import re
+import shutil
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,21 +18,23 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from common.cache import cached_arrays
+from common.cache import cached_rows, entry_path
+from common.data.index import File
+from common.data.kept import Frames, Waits, kept_pictures
 from common.data.pictures import (
     SUFFIXES,
     UNREAD,
     Depth,
     Shape,
     deep_values,
-    depth_of,
     extremes_of,
     fit_picture,
     open_picture,
 )
+from common.data.rows import Rows
 from common.errors import UserError
 
-OWN_FORMAT = 2
+OWN_FORMAT = 3
 """Part of the cache keys: raised when what is read below changes."""
 
 SYSTEM = ("@eadir", "__macosx", "$recycle.bin", "lost+found", "system volume information")
@@ -49,16 +53,18 @@ class OwnImages(NamedTuple):
     """What a folder or a file holds.
 
     Attributes:
-        images: (N, C, H, W), 0 is black and 255 white.
+        images: (N, C, H, W), 0 is black and 255 white; not copied out of the cache's memory map.
         labels: (N,), positions in `classes`.
         classes: The classes' names: sub-folders, or numbers.
         skipped: Files that could not be decoded, with their folders.
+        reasons: Why not, one for each.
     """
 
-    images: UInt8[np.ndarray, "N C H W"]
+    images: UInt8[np.ndarray, "N C H W"] | Rows
     labels: Int64[np.ndarray, " N"]
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 def read_own(source: str, shape: Shape | None) -> OwnImages:
@@ -82,21 +88,41 @@ def read_own(source: str, shape: Shape | None) -> OwnImages:
     return _read_folder(path, shape)
 
 
-def _read_folder(folder: Path, shape: Shape) -> OwnImages:
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the files in a folder that are read as pictures, sorted.
+
+    Raises:
+        UserError: There is no such folder, or no picture in it.
+    """
+    files, _ = _pictures(folder)
+    return [folder / each.name for each in files]
+
+
+def _pictures(folder: Path) -> tuple[list[File], str]:
+    """Return the files that are read, and in words those that are pictures and are not."""
     if not folder.is_dir():
         raise UserError(f"data: there is no folder {folder}")
-    files = sorted(path for path in _files(folder) if path.is_file())
-    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
-    unread = Counter(path.suffix.lower() for path in files if path.suffix.lower() in UNREAD)
+    listed = _listing(folder)
+    suffixes = [Path(each.name).suffix.lower() for each in listed]
+    files = [each for each, suffix in zip(listed, suffixes, strict=True) if suffix in SUFFIXES]
+    unread = Counter(suffix for suffix in suffixes if suffix in UNREAD)
     left_out = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
-    if not paths:
+    if not files:
         there = f" (there are {left_out}, which are not read)" if left_out else ""
         raise UserError(f"data: no picture is in the folder {folder}{there}")
-    listing = [(str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in paths]
-    digest = hashlib.sha256(repr(listing).encode()).hexdigest()
-    key = {"listing": digest, "shape": shape, "format": OWN_FORMAT}
-    held = cached_arrays("folder", key, lambda: _decode(folder, paths, shape))
-    names, skipped = held["classes"].tolist(), tuple(held["skipped"].tolist())
+    return files, left_out
+
+
+def _read_folder(folder: Path, shape: Shape) -> OwnImages:
+    files, left_out = _pictures(folder)
+    key = {"folder": str(folder), "shape": shape, "format": OWN_FORMAT}
+    stem = f"folder-{folder.name}-{'x'.join(map(str, shape))}"
+    kept = kept_pictures(
+        entry_path(stem, key), files, shape, lambda name, *how: _frames(folder, name, shape, *how)
+    )
+    skipped = tuple(files[place].name for place in kept.skipped)
+    read = [files[place].name for place in kept.places]
+    names = [name.partition(os.sep)[0] if os.sep in name else "" for name in read]
     if skipped:
         shown = ", ".join(skipped[:5]) + (" …" if len(skipped) > 5 else "")
         log.warning("data: %d pictures of %s are skipped: %s", len(skipped), folder, shown)
@@ -107,55 +133,56 @@ def _read_folder(folder: Path, shape: Shape) -> OwnImages:
     classes = _class_names(folder, set(names))
     places = {name: classes.index(_number(name) if _numbers(names) else name) for name in {*names}}
     labels = np.array([places[name] for name in names], dtype=np.int64)
-    depth = held["depth"].tolist()
     log.info(
         "data: %s: %d pictures%s%s",
         folder,
         len(names),
         f" of {len(set(names))} classes ({_shown(sorted(set(names)))})" if any(names) else "",
-        f"; deep greys from {depth[0]:g} (black) to {depth[1]:g} (white)" if depth else "",
+        "; deep greys from {:g} (black) to {:g} (white)".format(*kept.depth)
+        if len(kept.depth)
+        else "",
     )
-    return OwnImages(held["images"], labels, classes, skipped)
+    return OwnImages(kept.images, labels, classes, skipped, kept.reasons)
 
 
-def _files(folder: Path) -> Iterable[Path]:
-    """Yield everything below a folder but what systems leave there, following links once each."""
-    waiting, seen = [folder], {folder.resolve()}
+def _listing(folder: Path) -> list[File]:
+    """Return all files below a folder but what systems leave there, following links once each.
+
+    They are sorted as paths are, folder by folder.
+    """
+    found, waiting, seen = [], [""], {folder.resolve()}
     while waiting:
-        for each in waiting.pop().iterdir():
-            if each.name.startswith(".") or each.name.lower() in SYSTEM:
-                continue
-            if each.is_dir():
-                if each.resolve() not in seen:
-                    seen.add(each.resolve())
-                    waiting.append(each)
-            else:
-                yield each
+        inner = waiting.pop()
+        with os.scandir(folder / inner) as entries:
+            for each in entries:
+                if each.name.startswith(".") or each.name.lower() in SYSTEM:
+                    continue
+                name = f"{inner}{each.name}"
+                if each.is_dir():
+                    if (place := (folder / name).resolve()) not in seen:
+                        seen.add(place)
+                        waiting.append(f"{name}{os.sep}")
+                elif each.is_file():
+                    about = each.stat()
+                    # A file that may be read now has not changed but for its rights.
+                    changed = max(about.st_mtime_ns, about.st_ctime_ns)
+                    found.append(File(name, about.st_size, changed))
+    return sorted(found, key=lambda each: Path(each.name).parts)
 
 
-def _decode(folder: Path, paths: list[Path], shape: Shape) -> dict[str, np.ndarray]:
-    """Decode all pictures: first deep greys alone, for the depth that they share, then each."""
-    images, kept, skipped, extremes = [], [], [], []
-    for path in paths:
-        try:
-            values = deep_values(path)
-        except UserError:
-            continue  # named below
+def _frames(
+    folder: Path, name: str, shape: Shape, depth: Depth | None, may_wait: bool
+) -> Frames | Waits:
+    """Read a file's first picture, unless it is a deep grey that has to wait for its depth."""
+    path = folder / name
+    try:
+        values = deep_values(path) if may_wait else None
         if values is not None:
-            extremes.append(extremes_of(values))
-    depth: Depth | None = depth_of(extremes)
-    for path in paths:
-        name = path.relative_to(folder)
-        try:
-            images.append(fit_picture(open_picture(path, shape[0], depth), shape))
-        except UserError:
-            skipped.append(str(name))
-        else:
-            kept.append(name.parts[0] if len(name.parts) > 1 else "")
-    pixels = np.stack(images) if images else np.empty((0, *shape), np.uint8)
-    ends = np.array([depth.black, depth.white] if depth else [], dtype=np.float64)
-    names = np.array(kept, dtype=str)
-    return {"images": pixels, "classes": names, "skipped": np.array(skipped), "depth": ends}
+            return Waits([extremes_of(values)])
+        picture = open_picture(path, shape[0], depth)
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{path}: ")) from None
+    return Frames([fit_picture(picture, shape)], [(shape[0], picture.height, picture.width)])
 
 
 def _class_names(folder: Path, found: set[str]) -> tuple[str, ...]:
@@ -196,7 +223,7 @@ def _read_npz(path: Path, shape: Shape | None) -> OwnImages:
         with np.load(path, allow_pickle=False) as file:
             # Published sets, such as MedMNIST's, keep splits under names of their own.
             first = "images" if "images" in file else "train_images"
-            images = np.asarray(file[first])
+            images = _mapped(path, first)
             key = first.replace("images", "labels")
             labels = np.asarray(file[key]) if key in file else np.zeros(len(images), int)
     except Exception as error:  # what a damaged file raises depends on which byte is wrong
@@ -227,4 +254,20 @@ def _read_npz(path: Path, shape: Shape | None) -> OwnImages:
         )
     classes = tuple(map(str, range(int(labels.max()) + 1)))
     log.info("data: %s: %d images from '%s', %d classes", path, len(images), first, len(classes))
-    return OwnImages(np.ascontiguousarray(images), labels.astype(np.int64), classes)
+    return OwnImages(images, labels.astype(np.int64), classes)
+
+
+def _mapped(path: Path, name: str) -> np.ndarray:
+    """Return an array of an .npz file; bytes as a memory map of a copy in the cache."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
+        shape, by_columns, dtype = header(member)
+        if by_columns or dtype != np.uint8 or 0 in shape or not shape:
+            with np.load(path, allow_pickle=False) as file:
+                return np.asarray(file[name])
+        about = path.stat()
+        key = {"npz": str(path), "name": name, "size": about.st_size, "time": about.st_mtime_ns}
+        return cached_rows(
+            f"npz-{path.stem}", key, shape, lambda file: shutil.copyfileobj(member, file, 2**20)
+        )

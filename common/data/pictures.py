@@ -14,6 +14,7 @@ read off the values, of *all* deep pictures of a source together (`Depth`), that
 among bright ones stays dark.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,9 @@ def deep_values(path: Path) -> NDArray | None:
     Raises:
         UserError: The file cannot be decoded, or a value is no number.
     """
+    with contextlib.suppress(Exception), Image.open(path) as file:
+        if file.mode[0] not in "IF":
+            return None  # known without decoding
     with _decoded(path) as picture:
         if picture.mode[0] not in "IF":
             return None

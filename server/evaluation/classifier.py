@@ -4,13 +4,12 @@ It tells the data's kinds apart: their classes, or clusters where there are none
 own features are those of distances unless the run names another network.
 """
 
-import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,7 +18,7 @@ from common.data import ImageData, Splits
 from common.features import Classifier, FeatureNetwork, OurFeatures
 from common.features.network import FEATURES, WIDTH
 from common.seeding import SERVER, rng_for, torch_generator
-from server.evaluation.kinds import kinds_of
+from server.evaluation.kinds import Lesson, kinds_of
 
 # All of these are part of the cache key and, through the weights, of the digest.
 SETTINGS: Mapping[str, float] = {
@@ -57,8 +56,7 @@ class FeatureExtractor:
         with torch.device("meta"):
             architecture = str(Classifier(train.image_shape, train.num_classes))
         key = {
-            "images": hashlib.sha256(train.images.tobytes()).hexdigest(),
-            "labels": hashlib.sha256(train.labels.tobytes()).hexdigest(),
+            "lesson": train.digest(),
             "architecture": architecture,
             "torch": version("torch"),
             **SETTINGS,
@@ -67,8 +65,7 @@ class FeatureExtractor:
         self._ours = OurFeatures(train.image_shape, self.weights)
         self.network = network or self._ours
         self.digest = self.network.digest
-        predicted = self.probabilities(torch.from_numpy(splits.test.images)).argmax(dim=1)
-        self.accuracy = float((predicted.numpy() == self.kinds.test).mean())
+        self.accuracy = float((self.predicted(splits.test).numpy() == self.kinds.test).mean())
 
     @property
     def num_features(self) -> int:
@@ -79,15 +76,24 @@ class FeatureExtractor:
         """Features of images in [-1, 1]."""
         return self.network.features(images)
 
+    def features_of(self, data: ImageData) -> Float64[Tensor, "N F"]:
+        """Features of a whole data set, which need not fit in memory."""
+        return torch.cat([self.features(torch.from_numpy(each)) for each in data.batches()])
+
     def training_features(self, train: ImageData) -> Float64[Tensor, "N F"]:
         """Features of the training images, from the cache where they have been computed before."""
         key = {
-            "images": hashlib.sha256(train.images.tobytes()).hexdigest(),
+            "images": train.digest(),
             "classifier": self.digest,
             "torch": version("torch"),
         }
-        build = lambda: {"features": self.features(torch.from_numpy(train.images)).numpy()}  # noqa: E731
+        build = lambda: {"features": self.features_of(train).numpy()}  # noqa: E731
         return torch.from_numpy(cached_arrays(f"features-{train.name}", key, build)["features"])
+
+    def predicted(self, data: ImageData) -> Int64[Tensor, " N"]:
+        """The most probable kind of each image of a data set, which need not fit in memory."""
+        parts = (self.probabilities(torch.from_numpy(each)) for each in data.batches())
+        return torch.cat([part.argmax(dim=1) for part in parts])
 
     def probabilities(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N K"]:
         """Probability of each kind for images in [-1, 1], given that it is one of them."""
@@ -95,7 +101,7 @@ class FeatureExtractor:
         return logits.double().softmax(dim=1)
 
 
-def _train(data: ImageData) -> dict[str, np.ndarray]:
+def _train(data: ImageData | Lesson) -> dict[str, np.ndarray]:
     """The weights of a classifier of `data`, by name; AdamW at a linearly falling rate."""
     threads = torch.get_num_threads()
     # Sums over several threads round differently from one run to the next.
@@ -109,8 +115,8 @@ def _train(data: ImageData) -> dict[str, np.ndarray]:
         torch.set_num_threads(threads)
 
 
-def _descend(classifier: Classifier, data: ImageData) -> dict[str, np.ndarray]:
-    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+def _descend(classifier: Classifier, data: ImageData | Lesson) -> dict[str, np.ndarray]:
+    labels = torch.from_numpy(data.labels)
     optimizer = torch.optim.AdamW(
         classifier.parameters(), SETTINGS["learning_rate"], weight_decay=SETTINGS["weight_decay"]
     )
@@ -119,7 +125,7 @@ def _descend(classifier: Classifier, data: ImageData) -> dict[str, np.ndarray]:
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=steps)
     for _ in range(steps):
         chosen = torch.randint(len(data), (batch_size,))
-        batch = images[chosen]
+        batch = torch.from_numpy(data.values(chosen.numpy()))
         if data.flippable:
             mirrored = torch.rand(batch_size) < 0.5
             batch[mirrored] = batch[mirrored].flip(-1)

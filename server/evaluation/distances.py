@@ -4,6 +4,7 @@ Shape letters: N and M points, F features.
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -45,16 +46,27 @@ def manifold_scores(
 
 
 def nearest(
-    images: Float[Tensor, "N *shape"], others: Float[Tensor, "M *shape"]
+    images: Float[Tensor, "N *shape"], others: Iterable[Float[Tensor, "_ *shape"]]
 ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
-    """Return each image's root-mean-square difference per value to the nearest other, and which."""
-    flat, theirs = images.flatten(1).double(), others.flatten(1).double()
-    parts = [torch.cdist(part, theirs).min(dim=1) for part in flat.split(256)]
-    distances = torch.cat([part.values for part in parts]) / math.sqrt(flat.shape[1])
-    return distances, torch.cat([part.indices for part in parts])
+    """Return each image's root-mean-square difference per value to the nearest other, and which.
+
+    The others come in parts, none of them empty, that need not fit in memory together.
+    """
+    flat, before = images.flatten(1).double(), 0
+    least = torch.full((len(flat),), math.inf, dtype=torch.float64)
+    which = torch.zeros(len(flat), dtype=torch.int64)
+    for part in others:
+        theirs = part.flatten(1).double()
+        rows = [torch.cdist(each, theirs).min(dim=1) for each in flat.split(256)]
+        values, indices = (torch.cat(each) for each in zip(*rows, strict=True))
+        which = torch.where(values < least, indices + before, which)
+        least, before = torch.minimum(least, values), before + len(theirs)
+    return least / math.sqrt(flat.shape[1]), which
 
 
-def mean_nearest(images: Float[Tensor, "N *shape"], others: Float[Tensor, "M *shape"]) -> float:
+def mean_nearest(
+    images: Float[Tensor, "N *shape"], others: Iterable[Float[Tensor, "_ *shape"]]
+) -> float:
     """Return the mean over `images` of the difference per value to the nearest other."""
     return float(nearest(images, others)[0].mean())
 
@@ -75,20 +87,25 @@ def wasserstein(images: Float[Tensor, "N *shape"], others: Float[Tensor, "N *sha
 
 def sliced_wasserstein(
     images: Float[Tensor, "N *shape"],
-    others: Float[Tensor, "M *shape"],
+    others: Iterable[Float[Tensor, "_ *shape"]],
     projections: int,
     seed: int,
 ) -> float:
     """2-Wasserstein distance along random directions, the root of its mean square over them.
 
     The sliced distance of Bonneel et al. (2015), over `projections` directions drawn from `seed`.
-    Along one direction the best matching is that of the quantiles; N and M may differ.
+    Along one direction the best matching is that of the quantiles; N and M may differ. The others
+    come in parts, as in `nearest`.
     """
-    ours, theirs = (x.flatten(1).double().numpy() for x in (images, others))
     # NumPy's older generator, whose draws the reports of earlier runs rest on.
-    directions = np.random.RandomState(seed).randn(ours.shape[1], projections)
+    directions = np.random.RandomState(seed).randn(images[0].numel(), projections)
     directions /= np.linalg.norm(directions, axis=0)
-    ours, theirs = (np.sort(directions.T @ x.T, axis=1) for x in (ours, theirs))
+
+    def projected(parts: Iterable[Tensor]) -> np.ndarray:
+        each = [directions.T @ part.flatten(1).double().numpy().T for part in parts]
+        return np.sort(np.concatenate(each, axis=1), axis=1)
+
+    ours, theirs = projected([images]), projected(others)
     # Both quantile functions are constant between neighbouring multiples of 1/N and 1/M; in units
     # of 1/(N M) these are whole numbers.
     n, m = ours.shape[1], theirs.shape[1]

@@ -36,7 +36,7 @@ class Evaluator(Sampling):
         reference: Fréchet distance of the held-out images: about what a perfect model would get
             with as many samples as there are held-out images.
         reference_images: how many images distances are to.
-        splits: the data, with `train` and `held_out`, their images.
+        splits: the data.
         extractor: of features; `real` are those of the training images.
         digest: the features'; to be written beside every distance.
         check: what the features make of damaged images. Where they failed, every distance is NaN,
@@ -55,8 +55,6 @@ class Evaluator(Sampling):
         super().__init__(clock, train.image_shape, train.labels, train.num_classes, **options)
         self.extractor = extractor or FeatureExtractor(splits)
         self.splits = splits
-        self.train = torch.from_numpy(train.images)
-        self.held_out = torch.from_numpy(test.images)
         self.real = self.extractor.training_features(train)
         self.reference_images = len(train)
         self._frechet = FrechetTo(self.real)
@@ -65,16 +63,22 @@ class Evaluator(Sampling):
         shape = (LOSS_LEVELS, *self._judged.images.shape)
         self._loss_noise = torch.randn(shape, generator=self.generator("loss-noise"))
         self.digest = self.extractor.digest
-        some = self.rng("feature-check").permutation(len(self.train))
+        some = self.rng("feature-check").permutation(len(train))
         some = some[: min(MOST, len(some) // 2)]
         self.check = check_features(
             lambda images: self._frechet(self.extractor.features(images)),
-            self.train[some],
+            torch.from_numpy(train.values(some)),
             self.extractor.kinds.train[some],
             self.generator("feature-check-noise"),
         )
         self.noise_baseline = self.frechet(self.noise.clamp(-1, 1))
-        self.reference = self.frechet(self.held_out)
+        theirs = self.extractor.features_of(test)
+        self.reference = self._frechet(theirs) if self.check.passed else math.nan
+
+    @property
+    def held_out(self) -> Images:
+        """All held-out images, copied into memory: of small sets."""
+        return torch.from_numpy(self.splits.test.images)
 
     @property
     def features(self) -> Mapping[str, Any]:

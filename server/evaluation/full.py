@@ -1,12 +1,14 @@
 """Every distance between samples and training images: what is asked for once, at a run's end."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from common.data import ImageData
 from server.evaluation.distances import (
     NEIGHBOURS,
     manifold_scores,
@@ -21,6 +23,7 @@ Images = Float[Tensor, "N C H W"]
 
 PROJECTIONS = 128
 WASSERSTEIN_IMAGES = 256
+HELD_OUT_IMAGES = 2048
 
 
 def full_report(evaluator: Evaluator, images: Images) -> dict[str, Any]:
@@ -47,12 +50,16 @@ def full_report(evaluator: Evaluator, images: Images) -> dict[str, Any]:
         raise ValueError(f"need more than {NEIGHBOURS} images, got {len(images)}")
     if not images.isfinite().all():
         return {"frechet": math.nan}
-    real, train, held_out = evaluator.real, evaluator.train, evaluator.held_out
+    real, train, held_out = evaluator.real, evaluator.splits.train, _some_held_out(evaluator)
     fake = evaluator.extractor.features(images)
     chosen = evaluator.rng("manifold").permutation(len(real))[: len(fake)]
     frechet = evaluator.frechet(images)
     kernel, kernel_std = kernel_distance(real, fake, evaluator.generator("kernel-subsets"))
-    classes, classes_train = (_class_shares(evaluator, each) for each in (images, train))
+    extractor = evaluator.extractor
+    classes, classes_train = (
+        _class_shares(evaluator, each)
+        for each in (_predicted(evaluator, images), extractor.predicted(train))
+    )
     seed = int(evaluator.rng("sliced-wasserstein").integers(2**31))
     return {
         "frechet": frechet,
@@ -61,11 +68,11 @@ def full_report(evaluator: Evaluator, images: Images) -> dict[str, Any]:
         "kernel": kernel,
         "kernel_std": kernel_std,
         **manifold_scores(real[chosen], fake[: len(chosen)], NEIGHBOURS),
-        "sliced_wasserstein": sliced_wasserstein(images, train, PROJECTIONS, seed),
+        "sliced_wasserstein": sliced_wasserstein(images, _parts(train), PROJECTIONS, seed),
         "wasserstein": _wasserstein(evaluator, images),
         "wasserstein_held_out": _wasserstein(evaluator, held_out),
-        "nearest_train": mean_nearest(images, train),
-        "nearest_train_held_out": mean_nearest(held_out, train),
+        "nearest_train": mean_nearest(images, _parts(train)),
+        "nearest_train_held_out": mean_nearest(held_out, _parts(train)),
         "classes": classes,
         "classes_train": classes_train,
         "class_distance": sum(abs(a - b) for a, b in zip(classes, classes_train, strict=True)) / 2,
@@ -75,8 +82,9 @@ def full_report(evaluator: Evaluator, images: Images) -> dict[str, Any]:
 
 def _by_class(evaluator: Evaluator, images: Images) -> dict[str, dict[str, float | int | None]]:
     """Return Fréchet distances class by class, of images and of the held-out ones."""
-    predicted, theirs = (_predicted(evaluator, each) for each in (images, evaluator.held_out))
-    ours, others = (evaluator.extractor.features(each) for each in (images, evaluator.held_out))
+    extractor, test = evaluator.extractor, evaluator.splits.test
+    predicted, theirs = _predicted(evaluator, images), extractor.predicted(test)
+    ours, others = extractor.features(images), extractor.features_of(test)
     kinds = evaluator.extractor.kinds
     labels = torch.from_numpy(kinds.train)
     table: dict[str, dict[str, float | int | None]] = {}
@@ -91,17 +99,30 @@ def _by_class(evaluator: Evaluator, images: Images) -> dict[str, dict[str, float
 
 
 def _wasserstein(evaluator: Evaluator, images: Images) -> float:
-    train = evaluator.train
-    count = min(WASSERSTEIN_IMAGES, len(images), len(train), len(evaluator.held_out))
+    train, test = evaluator.splits
+    count = min(WASSERSTEIN_IMAGES, len(images), len(train), len(test))
     chosen = evaluator.rng("wasserstein").permutation(len(train))[:count]
-    return wasserstein(images[:count], train[chosen])
+    return wasserstein(images[:count], torch.from_numpy(train.values(chosen)))
 
 
 def _predicted(evaluator: Evaluator, images: Images) -> Int64[Tensor, " N"]:
     return evaluator.extractor.probabilities(images).argmax(dim=1)
 
 
-def _class_shares(evaluator: Evaluator, images: Images) -> list[float]:
+def _class_shares(evaluator: Evaluator, predicted: Int64[Tensor, " N"]) -> list[float]:
     count = evaluator.extractor.kinds.count
-    counts = torch.bincount(_predicted(evaluator, images), minlength=count)
-    return [float(share) for share in counts.double() / len(images)]
+    counts = torch.bincount(predicted, minlength=count)
+    return [float(share) for share in counts.double() / len(predicted)]
+
+
+def _parts(data: ImageData) -> Iterator[Images]:
+    return (torch.from_numpy(each) for each in data.batches())
+
+
+def _some_held_out(evaluator: Evaluator) -> Images:
+    """Return the held-out images, or of very many some, since each is compared with all others."""
+    test = evaluator.splits.test
+    if len(test) <= HELD_OUT_IMAGES:
+        return torch.from_numpy(test.images)
+    chosen = evaluator.rng("some-held-out").permutation(len(test))[:HELD_OUT_IMAGES]
+    return torch.from_numpy(test.values(chosen))

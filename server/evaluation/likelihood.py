@@ -136,7 +136,7 @@ def held_out_bits(
     """
     rng = rng_for(seed, 0, SERVER, "likelihood")
     held_out = splits.test.select(rng.permutation(len(splits.test))[:IMAGES])
-    spacing = float(np.diff(np.unique(splits.train.images)).min())
+    spacing = float(np.diff(splits.train.levels()).min())
     generator = torch_generator(rng)
     x = torch.from_numpy(held_out.images).double()
     x = x + spacing * (torch.rand(x.shape, generator=generator, dtype=torch.float64) - 0.5)

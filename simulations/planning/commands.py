@@ -61,9 +61,10 @@ def cost(
 
     from common.config import parse_fleet
     from common.errors import UserError
+    from common.files import parse_bytes
     from server.setting import prepare
     from simulations.archive.configs import load_config
-    from simulations.planning.cost import fit_rate, measure_costs, parse_bytes, table
+    from simulations.planning.cost import fit_rate, measure_costs, table
 
     config = load_config(source, list(overrides or []))
     memory = math.inf if fit_memory is None else parse_bytes("--fit-memory", fit_memory)

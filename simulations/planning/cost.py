@@ -6,7 +6,6 @@ thread's processor time, which on an idle machine is the time on the clock.
 """
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from client.capability import training_bytes
 from client.training import train_locally
 from common.config import RunConfig
 from common.data import ImageData
-from common.errors import UserError
 from common.network import layout_of
 from common.submodels import CompactSubmodel, Submodel, submodel_of_rate
 from common.wire import CODECS, pack_reply, pack_task, payload_bytes, spec_for
@@ -30,8 +28,6 @@ STEPS = 2
 """Local steps that are timed."""
 
 Shape = tuple[int, int, int]
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclass(frozen=True)
@@ -70,18 +66,6 @@ def fit_rate(
     """
     fitting = [c.rate for c in costs if c.memory_bytes <= memory and c.step_seconds <= seconds]
     return max(fitting, default=None)
-
-
-def parse_bytes(key: str, text: str) -> int:
-    """Return a number of bytes written such as ``200MiB``, ``1.5G`` or ``500000``; K is 1024.
-
-    Raises:
-        UserError: It is no positive number of bytes; the line names the key.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?\s*", text, re.IGNORECASE)
-    if match is None or float(match[1]) == 0:
-        raise UserError(f"{key}: '{text}' is no amount of memory; write for example 200MiB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def measure_costs(

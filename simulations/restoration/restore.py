@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -30,6 +31,7 @@ LEAST_SIGMA, MOST_SIGMA = 0.02, 2.0
 MOST_VALUES = 32 * 32 * 3
 RIDGE = 1e-3  # keeps pixels that never vary from making the covariance singular
 SHOWN = 16
+COVARIANCE_IMAGES = 8192
 
 Images = Float[Tensor, "n C H W"]
 
@@ -153,7 +155,9 @@ def _draw(
     weights, _ = run.averaged(state, rate)
     clip = run.config.evaluation.clip
     denoiser = for_sampling(run.setting.denoiser(weights, rate), clip=clip)
-    covariance = torch.cov(torch.from_numpy(run.setting.splits.train.images).flatten(1).double().T)
+    train = run.setting.splits.train
+    some = np.linspace(0, len(train) - 1, min(len(train), COVARIANCE_IMAGES)).astype(np.int64)
+    covariance = torch.cov(torch.from_numpy(train.values(some)).flatten(1).double().T)
     covariance = covariance + RIDGE * torch.eye(len(covariance), dtype=torch.float64)
     observed = observed.repeat(draws, 1)
     labels = {key: value.repeat(draws) for key, value in labels.items()}

@@ -81,9 +81,11 @@ def evaluate_run(
 
 def _draw_nearest(images: Tensor, splits: Splits, path: Path) -> None:
     """Draw the first samples, their nearest training images, held-out images, and theirs."""
-    train = torch.from_numpy(splits.train.images)
-    both = images[:SHOWN], torch.from_numpy(splits.test.images[:SHOWN])
-    rows = [part for each in both for part in (each, train[nearest(each, train)[1]])]
+    both = images[:SHOWN], torch.from_numpy(splits.test.values(slice(SHOWN)))
+    rows = []
+    for each in both:
+        _, which = nearest(each, map(torch.from_numpy, splits.train.batches()))
+        rows += [each, torch.from_numpy(splits.train.values(which.numpy()))]
     save_grid(torch.cat(rows), path, columns=len(both[0]))
 
 

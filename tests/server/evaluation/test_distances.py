@@ -37,10 +37,10 @@ def test_nearest_images_by_hand() -> None:
     others = torch.zeros(2, 1, 2, 2)
     others[1] = 1.0
     images = torch.tensor([0.1, 0.8, 3.0])[:, None, None, None].expand(3, 1, 2, 2)
-    distances, which = nearest(images, others)
+    distances, which = nearest(images, others.split(2))
     assert which.tolist() == [0, 1, 1]
     torch.testing.assert_close(distances.float(), torch.tensor([0.1, 0.2, 2.0]))
-    assert mean_nearest(images, others) == pytest.approx((0.1 + 0.2 + 2) / 3)
+    assert mean_nearest(images, others.split(2)) == pytest.approx((0.1 + 0.2 + 2) / 3)
 
 
 def test_wasserstein_by_hand() -> None:
@@ -61,17 +61,17 @@ def test_sliced_wasserstein_by_hand() -> None:
     points, others = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [4.0], [4.0]])
     # In sixths of the mass: 0 0 0 3 3 3 against 1 1 4 4 4 4; on a line every direction is the line.
     expected = ((1 + 1 + 16 + 1 + 1 + 1) / 6) ** 0.5
-    assert sliced_wasserstein(points, others, 3, 0) == pytest.approx(expected, rel=1e-15)
-    assert sliced_wasserstein(others.flip(0), others, 3, 0) == 0
+    assert sliced_wasserstein(points, [others], 3, 0) == pytest.approx(expected, rel=1e-15)
+    assert sliced_wasserstein(others.flip(0), others.split(2), 3, 0) == 0
 
 
 def test_sets_repeated_evenly_are_as_far_apart() -> None:
     generator = torch.Generator().manual_seed(0)
     points, others = torch.randn(7, 4, generator=generator), torch.randn(12, 4, generator=generator)
-    distance = sliced_wasserstein(points, others, 20, 5)
-    repeated = sliced_wasserstein(points.repeat(12, 1), others.repeat(7, 1), 20, 5)
+    distance = sliced_wasserstein(points, [others], 20, 5)
+    repeated = sliced_wasserstein(points.repeat(12, 1), [others.repeat(7, 1)], 20, 5)
     assert distance == pytest.approx(repeated, rel=1e-14)
-    assert distance != pytest.approx(sliced_wasserstein(points, others, 20, 6), rel=1e-3)
+    assert distance != pytest.approx(sliced_wasserstein(points, [others], 20, 6), rel=1e-3)
 
 
 @pytest.mark.parametrize(("shape", "n", "m"), [((1, 8, 8), 256, 720), ((5,), 7, 13)])
@@ -84,7 +84,7 @@ def test_wasserstein_distances_are_those_of_pot(shape: tuple[int, ...], n: int, 
     ours, theirs = (x.flatten(1).double().numpy() for x in (points, others))
     # POT adds up the weights 1/m, whose sum is off by some 1e-13.
     expected = ot.sliced_wasserstein_distance(ours, theirs, n_projections=50, seed=3)
-    assert sliced_wasserstein(points, others, 50, 3) == pytest.approx(expected, rel=1e-12)
+    assert sliced_wasserstein(points, [others], 50, 3) == pytest.approx(expected, rel=1e-12)
     costs = ot.dist(ours, theirs[:n], "sqeuclidean")
     expected = math.sqrt(ot.emd2([], [], costs) / ours.shape[1])
     assert wasserstein(points, others[:n]) == pytest.approx(expected, rel=1e-14)

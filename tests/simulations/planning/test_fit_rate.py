@@ -4,7 +4,8 @@ from fractions import Fraction
 import pytest
 
 from common.errors import UserError
-from simulations.planning.cost import Cost, fit_rate, parse_bytes
+from common.files import parse_bytes
+from simulations.planning.cost import Cost, fit_rate
 
 COSTS = [
     Cost(Fraction(k, 4), 100 * k**2, k**2, 10 * k + 5, 0, 0, seconds)
