@@ -5,31 +5,44 @@ Every message may start a fresh process, so what only training needs is imported
 
 from functools import lru_cache
 
+import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.device import accepted_rate, device_name, free_memory, own_source, partition_id
+from client.device import (
+    accepted_rate,
+    device_name,
+    free_memory,
+    least_images,
+    own_source,
+    partition_id,
+)
 from client.feedback import encoded
 from common.config import RunConfig
-from common.data import ImageData, load_partition, own_images
+from common.data import ImageData, Splits, hold_out, load_partition, own_images
 from common.wire import (
     RollCall,
     StepSeconds,
+    pack_answer,
     pack_reply,
     pack_roll_call,
     pack_too_large,
+    unpack_evaluation,
     unpack_question,
     unpack_task,
 )
 
 app = ClientApp()
 
+NOBODY = np.zeros(0, dtype=np.int64)
+"""Held out where it is the server that judges."""
+
 
 @app.query()
 def roll_call(message: Message, context: Context) -> Message:
     """Say who this client is, how many images it holds and what it can do."""
     config = RunConfig.from_flat(context.run_config)
-    data = _images(config, context)
+    data = _splits(config, context).train
     rate = accepted_rate(config, data.image_shape, context.node_config)
     times: StepSeconds = ()
     if unpack_question(message.content):
@@ -65,7 +78,7 @@ def train(message: Message, context: Context) -> Message:
 
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
-    data = _images(config, context)
+    data = _splits(config, context).train
     layout = layout_of(config.model, data.image_shape[0])
     values, submodel, spec = unpack_task(message.content, layout)
     accepted = accepted_rate(config, data.image_shape, context.node_config)
@@ -84,14 +97,49 @@ def train(message: Message, context: Context) -> Message:
     return Message(pack_reply(array, spec, metrics), reply_to=message)
 
 
-def _images(config: RunConfig, context: Context) -> ImageData:
-    """Return the images this node is configured to hold, or its part of the run's data set."""
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Say what this client finds on its own images: losses, distances and moments of features."""
+    import torch
+
+    from client.evaluation import evaluate_locally
+    from client.features import own_network
+    from common.network import layout_of
+
+    config = RunConfig.from_flat(context.run_config)
+    torch.set_num_threads(config.threads)
+    splits = _splits(config, context)
+    shape = splits.train.image_shape
+    question = unpack_evaluation(message.content, shape)
+    weights = None
+    if question.rates:
+        weights = unpack_task(message.content, layout_of(config.model, shape[0]))[:2]
+    answer = evaluate_locally(
+        question,
+        splits,
+        config,
+        partition_id(context.node_config),
+        weights=weights,
+        network=own_network(config, question.features, shape, context.node_config),
+        least_images=least_images(context.node_config),
+    )
+    return Message(pack_answer(answer, question), reply_to=message)
+
+
+def _splits(config: RunConfig, context: Context) -> Splits:
+    """Return the images this node trains on, and where clients judge those it holds out."""
     node = context.node_config
-    return _own_images(config, partition_id(node), own_source(config.data, node))
+    return _split(config, partition_id(node), own_source(config.data, node))
 
 
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round
-def _own_images(config: RunConfig, partition: int, own: str) -> ImageData:
+def _split(config: RunConfig, partition: int, own: str) -> Splits:
+    images = _images(config, partition, own)
+    return hold_out(images) if config.by_clients else Splits(images, images.select(NOBODY))
+
+
+def _images(config: RunConfig, partition: int, own: str) -> ImageData:
+    """Return the images this node is configured to hold, or its part of the run's data set."""
     if own:
         return own_images(own, config.data, config.shape, config.model.num_classes)
     return load_partition(

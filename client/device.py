@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from fractions import Fraction
 
-from common.config import RunConfig
+from common.config import CLIENTS, RunConfig
 from common.data import OWN
 from common.errors import UserError
 from common.wire import LONGEST_NAME
+
+LEAST_IMAGES = 2
+"""Of one image, its moments are the image's features."""
 
 NodeConfig = Mapping[str, object]
 
@@ -41,11 +44,28 @@ def own_source(data: str, node: NodeConfig) -> str:
         UserError: The run's `data` are files and the node names none.
     """
     own = str(node.get("data", ""))
+    if not own and data == CLIENTS:
+        raise UserError("data: this node has no images of its own; join with --data folder:PATH")
     if not own and data.startswith(OWN) and "num-partitions" not in node:
         raise UserError(
             f"data: this node reads {data} only if its own configuration names it; join with --data"
         )
     return own
+
+
+def least_images(node: NodeConfig) -> int:
+    """Return below how many images a node's owner wants no moments of them to be told.
+
+    Raises:
+        UserError: What is configured is no number of images.
+    """
+    least = node.get("least-images", LEAST_IMAGES)
+    if isinstance(least, bool) or not isinstance(least, int) or least < LEAST_IMAGES:
+        raise UserError(
+            f"least-images: {least!r} in the node's configuration is no number of images from "
+            f"{LEAST_IMAGES} on"
+        )
+    return least
 
 
 def accepted_rate(config: RunConfig, shape: tuple[int, int, int], node: NodeConfig) -> Fraction:

@@ -63,7 +63,8 @@ def evaluate_locally(
                 for name, each in sets
                 if len(each) >= least_images or name in (TRAINING, HELD_OUT)
             }
-    near, real = (), ()
+    near: tuple[float, ...] = ()
+    real: tuple[float, ...] = ()
     if question.samples is not None:
         samples = question.samples.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
         near = _quantiles(samples, train.images)

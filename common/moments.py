@@ -4,6 +4,7 @@ They add up: those of two sets together are the sums of theirs, so a distance to
 devices needs no image to leave one.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,14 +62,18 @@ def vector_length(features: int) -> int:
     return 1 + features + features * (features + 1) // 2
 
 
-def from_vector(vector: Float64[np.ndarray, "V"], features: int) -> Moments:
+def from_vector(vector: Float64[np.ndarray, "V"]) -> Moments:
     """Return the moments that `Moments.vector` wrote, whatever their numbers say.
 
     Raises:
-        ValueError: The vector has another length, or its count is no whole number from 0 on.
+        ValueError: No moments have so many numbers, or their count is no whole number from 0 on.
     """
-    if vector.shape != (vector_length(features),):
-        raise ValueError(f"{vector.size} numbers are no moments of {features} features")
+    features = math.isqrt(2 * len(vector))
+    features = next(
+        (n for n in (features - 2, features - 1) if vector_length(n) == len(vector)), -1
+    )
+    if features < 0:
+        raise ValueError(f"{vector.size} numbers are no moments")
     count = float(vector[0])
     if not (np.isfinite(count) and count >= 0 and count.is_integer()):
         raise ValueError(f"moments of {count} points")

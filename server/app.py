@@ -1,6 +1,7 @@
 """The Flower ServerApp: from a configuration to a finished run directory."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from flwr.app import ArrayRecord, Context, MetricRecord
@@ -96,9 +97,11 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     roster.start(grid)
     recorder = Recorder(setting, run_dir)
     recorder.go_on_after(recorded)
-    log.info(recorder.cost(state))
-    log.info(recorder.evaluator.check.line)
     strategy = CoverageAvg(config, layout, roster, state)
+    if config.by_clients:
+        strategy.meet(grid)
+    log.info(recorder.cost(state))
+    log.info(recorder.evaluator(strategy.state).check.line)
     written: list[Client] = []
 
     def after_round(server_round: int, _: object) -> MetricRecord | None:
@@ -118,4 +121,5 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
             timeout=config.round_timeout,
             evaluate_fn=after_round,
         )
-    recorder.summarise(strategy.state)
+    ask = partial(strategy.judged, grid) if config.by_clients else None
+    recorder.summarise(strategy.state, ask)

@@ -73,7 +73,7 @@ class Attempt:
         self.round = state.round + 1
         roster.wait(grid)
         for partition, size in overdue.late(grid):
-            report.received(size)
+            report.received(partition, size)
             report.reject(partition, "late")
         fleet, busy = roster.fleet(), overdue.busy()
         report.begin(sum(not client.present for client in fleet), roster.take_events())
@@ -111,7 +111,9 @@ class Attempt:
                     deadline=self._deadline,
                 )
             )
-            self.report.sent(assignment.submodel.density, error, wire.payload_bytes(content))
+            client, submodel = assignment.client, assignment.submodel
+            size = wire.payload_bytes(content)
+            self.report.sent(client.partition, submodel.rate, submodel.density, error, size)
             yield message
             # Flower's records refer to themselves: only the collector frees what they carry, and it
             # counts objects, not bytes. What is this young it finds in no time.
@@ -160,9 +162,9 @@ class Attempt:
 
     def _take(self, reply: Message) -> None:
         """Check one reply and take it in, or note why not."""
-        if reply.has_content():
-            self.report.received(wire.payload_bytes(reply.content))
         partition, task = self.tasks.claim(reply)
+        if reply.has_content():
+            self.report.received(partition, wire.payload_bytes(reply.content))
         if task is None:
             self.report.reject(partition, "unasked")
         elif reply.has_error():
@@ -190,4 +192,4 @@ class Attempt:
         except ValueError as error:
             self.report.reject(client.partition, "not-finite", f"refused: {error}")
         else:
-            self.report.used(answer.loss, assignment.weight, answer.seconds)
+            self.report.used(client.partition, answer.loss, assignment.weight, answer.seconds)

@@ -4,6 +4,7 @@ from fractions import Fraction
 from functools import cache
 
 from common.config import RunConfig
+from common.data import Splits
 from common.errors import UserError
 from common.features import network_named
 from common.network import initial_weights
@@ -27,18 +28,45 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
             used; the line names the key.
     """
     setting = prepare(config)
-    train, test = setting.splits
-    if len(train) <= NEIGHBOURS or len(test) < 2:
-        raise UserError(
-            f"data: {config.data} has {len(train)} images to train on and {len(test)} held out; "
-            f"samples are scored by at least {NEIGHBOURS + 1} and 2"
-        )
-    channels, *sides = train.image_shape
+    if setting.held is not None:
+        _check_images(config, setting.held)
+    channels, *sides = setting.image_shape
     factor = 2 ** (len(config.model.widths) - 1)
     if any(side % factor for side in sides):
         raise UserError(
             f"model.widths: {len(config.model.widths)} levels need image sides divisible by "
-            f"{factor}, but {config.data} has {sides[0]}x{sides[1]}"
+            f"{factor}, but the images are {sides[0]}x{sides[1]}"
+        )
+    classes = config.model.num_classes
+    if config.model.label_dropout and not classes:
+        raise UserError(
+            "model.label-dropout: there are no labels to drop in an unconditional model; set "
+            "model.num-classes, the number of classes, as well"
+        )
+    if config.evaluation.guidance and not config.model.label_dropout:
+        raise UserError(
+            "evaluation.guidance: needs a network that also learns without labels; set "
+            "model.label-dropout, to 0.1 for example"
+        )
+    if config.train.accumulate > config.batch_size:
+        raise UserError(
+            f"train.accumulate: {config.train.accumulate} micro-batches of a batch of "
+            f"{config.batch_size}; set at most batch-size"
+        )
+    network_named(config.evaluation.features, setting.image_shape)
+    rehearse(setting)
+    if not resumed:
+        starting_weights(config, channels)
+    return setting
+
+
+def _check_images(config: RunConfig, splits: Splits) -> None:
+    """Refuse a data set that the run cannot use, or not as it is configured."""
+    train, test = splits
+    if len(train) <= NEIGHBOURS or len(test) < 2:
+        raise UserError(
+            f"data: {config.data} has {len(train)} images to train on and {len(test)} held out; "
+            f"samples are scored by at least {NEIGHBOURS + 1} and 2"
         )
     classes = config.model.num_classes
     if classes not in (0, train.num_classes):
@@ -46,34 +74,14 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
             f"model.num-classes: {config.data} has {train.num_classes} classes, so it is "
             f"{train.num_classes} or 0 (unconditional), not {classes}"
         )
-    if config.model.label_dropout and not classes:
-        raise UserError(
-            "model.label-dropout: there are no labels to drop in an unconditional model; set "
-            f"model.num-classes={train.num_classes} as well"
-        )
-    if config.evaluation.guidance and not config.model.label_dropout:
-        raise UserError(
-            "evaluation.guidance: needs a network that also learns without labels; set "
-            "model.label-dropout, to 0.1 for example"
-        )
     if config.train.flip and not train.flippable:
         raise UserError(f"train.flip: mirrored images of {config.data} are no longer of its kind")
-    if config.train.accumulate > config.batch_size:
-        raise UserError(
-            f"train.accumulate: {config.train.accumulate} micro-batches of a batch of "
-            f"{config.batch_size}; set at most batch-size"
-        )
-    network_named(config.evaluation.features, train.image_shape)
     rates = config.client_rates
     if len(rates) > len(train):
         raise UserError(
             f"fleet: {len(rates)} clients cannot share the {len(train)} images of {config.data}; "
             f"name 1 to {len(train)} clients"
         )
-    rehearse(setting)
-    if not resumed:
-        starting_weights(config, channels)
-    return setting
 
 
 def rehearse(setting: Setting) -> None:

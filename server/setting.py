@@ -7,9 +7,10 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32
 
-from common.config import RunConfig
+from common.config import CLIENTS, RunConfig
 from common.data import Splits, load_dataset
 from common.diffusion import Denoiser
+from common.errors import UserError
 from common.network import layout_of, submodel_denoiser
 from common.submodels import Layout, submodel_of_rate
 from server.policies import policy_named
@@ -21,16 +22,33 @@ class Setting:
 
     Attributes:
         config: The run's configuration.
-        splits: Its data set.
+        held: Its data set, None if the images are the clients' own.
     """
 
     config: RunConfig
-    splits: Splits
+    held: Splits | None
+
+    @property
+    def splits(self) -> Splits:
+        """The data set.
+
+        Raises:
+            UserError: The images are the clients' own.
+        """
+        if self.held is None:
+            raise UserError(
+                f"data: this needs images, and those of a run with data={self.config.data} are on "
+                "its clients alone"
+            )
+        return self.held
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
-        return self.splits.train.image_shape
+        if self.held is None:
+            assert self.config.shape is not None, "refused with the configuration"
+            return self.config.shape
+        return self.held.train.image_shape
 
     @cached_property
     def layout(self) -> Layout:
@@ -58,4 +76,6 @@ def prepare(config: RunConfig) -> Setting:
     Raises:
         UserError: The data set does not exist or cannot be read.
     """
+    if config.data == CLIENTS:
+        return Setting(config, None)
     return Setting(config, load_dataset(config.data, config.shape))

@@ -7,20 +7,25 @@ used with Flower's own `Strategy.start`.
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from jaxtyping import UInt8
 
 from common.config import RunConfig
 from common.submodels import Layout
 from server.attempt import Attempt
 from server.coverage import Coverage
+from server.evaluation.pooled import pooled_network
 from server.fleet import Overdue, Roster
+from server.record.findings import Findings
 from server.record.report import RoundReport
 from server.state import ServerState, advance
+from server.survey import Survey
 
 log = logging.getLogger("flwr")
 
@@ -59,6 +64,8 @@ class CoverageAvg(Strategy):
         self.coverage = Coverage(layout, [], np.zeros((0, 3)))
         self._overdue = Overdue()
         self._attempt: Attempt | None = None
+        self._network = pooled_network(config, roster.image_shape) if config.by_clients else None
+        self._survey: Survey | None = None
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -115,15 +122,64 @@ class CoverageAvg(Strategy):
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Ask nobody: the server evaluates by sampling."""
-        return []
+    ) -> Iterable[Message]:
+        """Ask clients what they find on their own images, where it is they who judge.
+
+        Losses are asked of those who took part in the round, moments of those who have not given
+        theirs yet.
+        """
+        self._survey = None
+        if self._network is not None and self.config.evaluates(self.state.round):
+            self._survey = self.survey(judging=self.report.clients.keys())
+        return self._survey.messages() if self._survey else []
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Return nothing, as nobody was asked."""
+        """Take in what the clients found."""
+        survey, self._survey = self._survey, None
+        if survey is not None:
+            self._found(survey.collect(replies))
         return None
+
+    def meet(self, grid: Grid) -> None:
+        """Ask everybody who is there for moments of their images, before anything is scored."""
+        self._found(self._asked(self.survey(), grid))
+
+    def judged(self, grid: Grid, samples: UInt8[np.ndarray, "N C H W"]) -> Findings:
+        """Let everybody who is there judge the last weights and what they sample."""
+        everybody = {client.partition for client in self.roster.fleet()}
+        return self._asked(self.survey(everybody, samples), grid)
+
+    def survey(
+        self,
+        judging: Container[int] = (),
+        samples: UInt8[np.ndarray, "N C H W"] | None = None,
+    ) -> Survey:
+        """Return questions to everybody who is there and not at work on an earlier round."""
+        assert self._network is not None, "only where clients judge"
+        busy = self._overdue.busy()
+        return Survey(
+            config=self.config,
+            layout=self.layout,
+            state=self.state,
+            clients=[
+                client
+                for client in self.roster.fleet()
+                if client.present and client.partition not in busy
+            ],
+            network=self._network,
+            judging=judging,
+            samples=samples,
+        )
+
+    def _asked(self, survey: Survey, grid: Grid) -> Findings:
+        timeout = self.config.round_timeout
+        return survey.collect(grid.send_and_receive(survey.messages(), timeout=timeout))
+
+    def _found(self, findings: Findings) -> None:
+        self.state = replace(self.state, reference=findings.reference(self.state.reference))
+        self.report.findings = findings
 
     def summary(self) -> None:
         """Log the fleet and the policy."""

@@ -22,9 +22,9 @@ MAY_IMPORT = {
 WINGS = {
     "common": "errors files seeding cache moments submodels config diffusion data "
     "features wire network",
-    "client": "batches optimizer flat training capability device feedback app",
+    "client": "batches optimizer flat training capability device feedback evaluation features app",
     "server": "policies setting pretrained fleet coverage loops aggregation state evaluation "
-    "record grid preflight attempt strategy app",
+    "record grid preflight attempt survey strategy app",
     "simulations": "archive engine pictures planning sources results restoration deployment "
     "theory cli",
 }
@@ -32,8 +32,10 @@ FLOWER = {
     "common/wire/rollcall.py",
     "common/wire/records.py",
     "common/wire/messages.py",
+    "common/wire/evaluation.py",
     "server/app.py",
     "server/attempt.py",
+    "server/survey.py",
     "server/fleet/roster.py",
     "server/fleet/tasks.py",
     "server/strategy.py",

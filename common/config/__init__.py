@@ -1,7 +1,7 @@
 """Everything that determines a run, as one frozen tree."""
 
 from common.config.fleet import fleet_codes, parse_fleet
-from common.config.run import RunConfig, Scalar
+from common.config.run import CLIENTS, RunConfig, Scalar
 from common.config.sections import (
     LOSS_LEVELS,
     EmaConfig,
@@ -12,6 +12,7 @@ from common.config.sections import (
 )
 
 __all__ = [
+    "CLIENTS",
     "LOSS_LEVELS",
     "EmaConfig",
     "EvaluationConfig",

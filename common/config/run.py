@@ -29,6 +29,10 @@ from common.errors import UserError
 Scalar = bool | int | float | str
 
 
+CLIENTS = "clients"
+"""The `data` of a run whose images are the clients' own, and nowhere else."""
+
+
 class RunConfig(Section):
     """Everything that determines a run; equal configurations give equal bits.
 
@@ -94,6 +98,16 @@ class RunConfig(Section):
         return parse_fleet(self.fleet)
 
     @property
+    def by_clients(self) -> bool:
+        """Whether the clients judge by images of theirs, and hold some out for it."""
+        return self.data == CLIENTS or self.evaluation.by == "clients"
+
+    def evaluates(self, round: int) -> bool:
+        """Whether a round is evaluated: every so many, from the start on, and the last."""
+        every = self.evaluate_every
+        return round == self.rounds or (round % every == 0 and every <= self.rounds)
+
+    @property
     def shape(self) -> tuple[int, int, int] | None:
         """(C, H, W) of the images where `image_shape` says so, None for the data set's own."""
         if not self.image_shape:
@@ -131,6 +145,7 @@ class RunConfig(Section):
         except ValidationError as error:
             raise UserError(_one_line(error, cls)) from None
         _ = config.client_rates  # a fleet that does not parse is refused here
+        _refuse(config)
         return config
 
     def to_flat(self) -> dict[str, Scalar]:
@@ -140,6 +155,19 @@ class RunConfig(Section):
     def to_tree(self) -> dict[str, Any]:
         """Return nested tables with kebab-case keys, ready for TOML."""
         return self.model_dump(by_alias=True)
+
+
+def _refuse(config: RunConfig) -> None:
+    """Refuse keys that do not go together, whatever the data and the fleet."""
+    if config.data == CLIENTS and config.shape is None:
+        raise UserError(
+            "image-shape: data=clients needs the shape of the clients' images, such as 3x32x32"
+        )
+    if config.by_clients and config.evaluation.features == "classifier":
+        raise UserError(
+            "evaluation.features: clients that judge need a network that all of them have, and a "
+            "classifier of the run's own data is none; set untrained, or weights:FILE"
+        )
 
 
 def flat_keys() -> set[str]:

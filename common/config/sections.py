@@ -115,6 +115,7 @@ class EvaluationConfig(Section):
     guidance: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Ho and Salimans (2022); doubles the cost"
     )
+    by: Literal["server", "clients"] = "server"
     features: str = Field(
         "classifier", pattern=r"^(classifier|untrained|weights:.+|torchscript:.+)$"
     )

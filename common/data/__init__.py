@@ -1,6 +1,14 @@
 """Images, and how they are dealt out."""
 
-from common.data.datasets import OWN, ImageData, Splits, load_dataset, load_partition, own_images
+from common.data.datasets import (
+    OWN,
+    ImageData,
+    Splits,
+    hold_out,
+    load_dataset,
+    load_partition,
+    own_images,
+)
 from common.data.own import pictures_in
 from common.data.partition import partition_indices
 from common.data.pictures import SUFFIXES, fit_picture, open_picture
@@ -11,6 +19,7 @@ __all__ = [
     "ImageData",
     "Splits",
     "fit_picture",
+    "hold_out",
     "load_dataset",
     "load_partition",
     "open_picture",

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
 from common.cache import cached_arrays
 from common.data.builtin import DATASETS, Raw
@@ -229,18 +229,31 @@ def load_partition(
     return train.select(parts[partition_id])
 
 
+def hold_out(images: ImageData) -> Splits:
+    """Split a client's own images into those it trains on and every fifth of a class.
+
+    Raises:
+        UserError: No class has five.
+    """
+    held_out = _every_fifth(images.labels, images.name)
+    return Splits(images.select(np.flatnonzero(~held_out)), images.select(np.flatnonzero(held_out)))
+
+
 def _split_own(source: str, own: OwnImages) -> Splits:
-    images = _of_own(source, own)
-    ranks = np.empty(len(images), dtype=np.int64)
-    for label in np.unique(images.labels):
-        members = np.flatnonzero(images.labels == label)
+    return hold_out(_of_own(source, own))
+
+
+def _every_fifth(labels: Int64[np.ndarray, " N"], source: str) -> Bool[np.ndarray, " N"]:
+    ranks = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
         ranks[members] = np.arange(len(members))
     held_out = ranks % HELD_OUT_OWN == HELD_OUT_OWN - 1
     if not held_out.any():
         raise UserError(
             f"data: {source} has no class of {HELD_OUT_OWN} images, so that none can be held out"
         )
-    return Splits(images.select(np.flatnonzero(~held_out)), images.select(np.flatnonzero(held_out)))
+    return held_out
 
 
 def _of_own(source: str, own: OwnImages) -> ImageData:

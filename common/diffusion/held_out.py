@@ -6,6 +6,7 @@ Shape letters: L levels, N images.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -53,7 +54,7 @@ def losses_by_level(
     clock: Clock,
     x0: Float[Tensor, "N *shape"],
     noise: Float[Tensor, "L N *shape"],
-    **labels: Tensor,
+    **labels: Any,
 ) -> list[float]:
     """Return the mean denoising loss of some images at each noise level.
 

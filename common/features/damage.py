@@ -13,7 +13,7 @@ NOISE = 0.4
 PASSES = 4
 """Of the blur; together a standard deviation of 1.4 pixels."""
 
-UNDAMAGED, PURE_NOISE = "undamaged", "pure_noise"
+DAMAGES = UNDAMAGED, NOISY, BLURRED, PURE_NOISE = "undamaged", "noisy", "blurred", "pure_noise"
 
 
 def damaged(images: Images, generator: torch.Generator) -> dict[str, Images]:
@@ -26,8 +26,8 @@ def damaged(images: Images, generator: torch.Generator) -> dict[str, Images]:
     noise = torch.randn(images.shape, generator=generator)
     return {
         UNDAMAGED: images,
-        "noisy": (images + NOISE * noise).clamp(-1, 1),
-        "blurred": blurred(images, PASSES),
+        NOISY: (images + NOISE * noise).clamp(-1, 1),
+        BLURRED: blurred(images, PASSES),
         PURE_NOISE: noise.clamp(-1, 1),
     }
 

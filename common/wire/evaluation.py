@@ -207,7 +207,7 @@ def _moments(
     for name in arrays:
         vector = _array(arrays, name, np.float64, vector_length(len(bound)))
         try:
-            moments = from_vector(vector, len(bound))
+            moments = from_vector(vector)
         except ValueError as error:
             raise WireError(f"{name}: {error}") from None
         if moments.count > examples or (name == TRAINING and moments.count != examples):

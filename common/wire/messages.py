@@ -209,8 +209,25 @@ def trained(
 
 
 def payload_bytes(content: RecordDict) -> int:
-    """Return the number of bytes that a message's records occupy, as Flower counts them."""
-    return sum(record.count_bytes() for record in content.values())
+    """Return the number of bytes that a message's records occupy, as Flower counts them.
+
+    Flower cannot count empty texts and lists, which anybody may send; these have no bytes here.
+    """
+    total = 0
+    for record in content.values():
+        if isinstance(record, ArrayRecord):
+            total += record.count_bytes()
+            continue
+        for key, value in record.items():
+            parts = value if isinstance(value, list) else [value]
+            total += len(key) + sum(map(_scalar_bytes, parts))
+    return total
+
+
+def _scalar_bytes(value: bool | int | float | str | bytes) -> int:
+    if isinstance(value, bool):
+        return 1
+    return len(value) if isinstance(value, str | bytes) else 8
 
 
 def _record(values: NDArray) -> ArrayRecord:

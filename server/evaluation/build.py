@@ -6,7 +6,20 @@ from common.diffusion import CLOCKS
 from common.features import network_named
 from server.evaluation.classifier import FeatureExtractor
 from server.evaluation.evaluator import Evaluator
+from server.evaluation.pooled import PooledEvaluator
 from server.evaluation.sampling import sampling_options
+from server.setting import Setting
+from server.state import Reference
+
+AnyEvaluator = Evaluator | PooledEvaluator
+"""By the server's own images, or by what clients have said of theirs."""
+
+
+def evaluator_of(setting: Setting, reference: Reference) -> AnyEvaluator:
+    """Return the evaluator of a run, which where clients judge knows what these have given."""
+    if setting.config.by_clients:
+        return PooledEvaluator(setting.config, setting.image_shape, reference)
+    return evaluator_for(setting.config, setting.splits)
 
 
 def evaluator_for(config: RunConfig, splits: Splits) -> Evaluator:

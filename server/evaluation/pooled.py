@@ -10,7 +10,7 @@ import torch
 from common.config import RunConfig
 from common.diffusion import CLOCKS, Denoiser, HeldOutLoss, held_out_loss
 from common.features import FeatureNetwork, network_named
-from common.features.damage import PURE_NOISE, UNDAMAGED
+from common.features.damage import DAMAGES, UNDAMAGED
 from common.moments import Moments
 from common.wire import HELD_OUT, TRAINING, class_set
 from server.evaluation.check import FeatureCheck, judged
@@ -113,10 +113,16 @@ class PooledEvaluator(Sampling):
         return self._frechet.of_moments(self._sets[name])
 
     def _checked(self) -> FeatureCheck:
-        names = [name for name in (UNDAMAGED, "noisy", "blurred", PURE_NOISE) if self._count(name)]
+        names = [name for name in DAMAGES if self._count(name)]
         if self._frechet is None or UNDAMAGED not in names or self._count(UNDAMAGED) < FEWEST:
             return FeatureCheck({}, ("no client has given moments of its images",))
         return judged({name: self._frechet.of_moments(self._sets[name]) for name in names})
+
+
+def set_names(config: RunConfig) -> tuple[str, ...]:
+    """Return the names of the sets of images whose moments clients give."""
+    classes = map(class_set, range(config.model.num_classes))
+    return (TRAINING, HELD_OUT, *DAMAGES, *classes)
 
 
 def pooled_network(config: RunConfig, image_shape: tuple[int, int, int]) -> FeatureNetwork:

@@ -1,6 +1,6 @@
 """Who takes part, what each is assigned, and what each has been sent."""
 
-from server.fleet.assignments import Assignment, assignments, request_for
+from server.fleet.assignments import Assignment, assignments, request_for, widths_within
 from server.fleet.members import Client, fleet_of, participants, required
 from server.fleet.roster import Roster
 from server.fleet.stretches import anchor_after
@@ -21,4 +21,5 @@ __all__ = [
     "participants",
     "request_for",
     "required",
+    "widths_within",
 ]

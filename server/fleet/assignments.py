@@ -109,6 +109,11 @@ def request_for(
     )
 
 
+def widths_within(config: RunConfig, rate: Fraction) -> tuple[Fraction, ...]:
+    """Return a width, and the fleet's narrower ones from wide to narrow."""
+    return (rate, *(each for each in reversed(_rates(config.fleet)) if each < rate))
+
+
 @cache
 def _rates(fleet: str) -> tuple[Fraction, ...]:
     return tuple(sorted(set(parse_fleet(fleet))))

@@ -29,11 +29,21 @@ class HistoryRow(TypedDict, total=False):
     frechet_ema: Annotated[Number, "the same of the first moving average"]
     held_out_loss: Annotated[Number, "mean loss of that average on images nobody trained on"]
     held_out_score_loss: Annotated[Number, "the same, weighted as the likelihood bound has it"]
+    held_out_by_client: Annotated[
+        dict[str, dict[str, Number]],
+        "where clients judge: by client and rate the loss of that width on images it held out",
+    ]
+    reference_images: Annotated[int, "images that distances are to"]
     loss: Annotated[Number, "the clients' mean training loss by their weights in the average"]
     clients_asked: Annotated[int, "clients that were sent a task in the last attempt"]
     clients_replied: Annotated[int, "clients whose update was taken in"]
     clients_failed: Annotated[int, "clients asked whose update was not"]
     clients_absent: Annotated[int, "clients of the fleet that could not be asked"]
+    by_client: Annotated[
+        dict[str, dict[str, Any]],
+        "by client that was asked: `rate`, `bytes_down`, `bytes_up`, and of an update taken in the "
+        "training `loss` and `seconds` as the client says",
+    ]
     failures: Annotated[dict[str, str], "by client why there is no update of it"]
     rejections: Annotated[
         dict[str, dict[str, int]], "by client and reason, replies not used in any attempt"
@@ -52,6 +62,8 @@ class HistoryRow(TypedDict, total=False):
     mask_change: Annotated[
         Number, "mean part of a submodel that its client did not hold when last taken in"
     ]
+    survey_failures: Annotated[dict[str, str], "by client why it found nothing when asked"]
+    bytes_survey: Annotated[int, "bytes of what clients were asked to judge, and of their answers"]
     bytes_up: Annotated[int, "bytes of all replies that came during the round, used or not"]
     bytes_down: Annotated[int, "bytes of all tasks sent, in all attempts"]
     seconds_train: Annotated[float, "from the round's begin to its last reply, less the next"]
@@ -165,8 +177,12 @@ def _lines(rows: list[Row]) -> bytes:
 def best_round(rows: Iterable[Mapping[str, Any]]) -> int | None:
     """Return the round of a history whose averaged weights sampled best, None if none was scored.
 
-    That is the least `frechet_ema`, of equal ones the earliest.
+    That is the least `frechet_ema`, of equal ones the earliest; where clients that came later have
+    added to the images which distances are to, of the rounds since then.
     """
+    rows = list(rows)
+    last = rows[-1].get("reference_images") if rows else None
+    rows = [row for row in rows if row.get("reference_images") == last]
     scores = {row["round"]: row.get("frechet_ema") for row in rows}
     known = {round: score for round, score in scores.items() if score is not None}
     known = {round: score for round, score in known.items() if math.isfinite(score)}

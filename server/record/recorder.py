@@ -8,23 +8,27 @@ writes them again, the same.
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from common.diffusion import SAMPLERS
 from common.files import write_json
 from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
-from server.evaluation.build import evaluator_for
+from server.evaluation.build import AnyEvaluator, evaluator_of
+from server.record.findings import Findings
 from server.record.history import History, HistoryRow, best_round
 from server.record.pictures import save_grid
 from server.record.report import RoundReport
 from server.record.scores import final_scores, round_scores
 from server.setting import Setting
-from server.state import ServerState, checkpoints, discard_old, round_of, save_checkpoint
+from server.state import Reference, ServerState, checkpoints, discard_old, round_of, save_checkpoint
 
 GRID_IMAGES = 64
 """Images in the picture of a round."""
@@ -44,8 +48,17 @@ class Recorder:
 
     def __post_init__(self) -> None:
         self.config, self.layout = self.setting.config, self.setting.layout
-        self.evaluator = evaluator_for(self.config, self.setting.splits)
+        self._evaluator: tuple[Reference, AnyEvaluator] | None = None
         self.history = History(self.run_dir / "history.jsonl")
+
+    def evaluator(self, state: ServerState) -> AnyEvaluator:
+        """Return what judges a state: the same one as long as what clients have given is."""
+        if self._evaluator is None or self._evaluator[0] is not state.reference:
+            same = self._evaluator is not None and not self.config.by_clients
+            if not same:
+                self._evaluator = state.reference, evaluator_of(self.setting, state.reference)
+        assert self._evaluator is not None
+        return self._evaluator[1]
 
     def record(self, state: ServerState, report: RoundReport, coverage: Coverage) -> None:
         """Write everything about a complete round.
@@ -62,14 +75,20 @@ class Recorder:
             "frechet_ema": math.nan,
             "held_out_loss": math.nan,
             "held_out_score_loss": math.nan,
+            "held_out_by_client": {},
+            "survey_failures": {},
+            "bytes_survey": 0,
+            "reference_images": self.evaluator(state).reference_images,
         }
-        scores = self._evaluate(state) if self._evaluates(state.round) else {}
+        scores = self._evaluate(state) if self.config.evaluates(state.round) else {}
         summary = {
             **round_summary(self.layout, coverage.vector(CLIENTS)),
             **course_summary(self.layout, state.round, state.counts, state.last),
         }
         row.update(cast(HistoryRow, scores))
         row.update(report.row())
+        if self.config.by_clients:
+            row.update((report.findings or Findings()).row(self.evaluator(state).clock))
         row.update(cast(HistoryRow, summary))
         row["seconds_evaluate"] = time.perf_counter() - started
         self.history.append(row)
@@ -102,7 +121,7 @@ class Recorder:
         """Say what evaluating the rest of the run will take, from one batch that is timed now."""
         evaluation = self.config.evaluation
         rounds = range(state.round if state.round == 0 else state.round + 1, self.config.rounds + 1)
-        times = sum(map(self._evaluates, rounds))
+        times = sum(map(self.config.evaluates, rounds))
         sampler = SAMPLERS[evaluation.sampler]
         calls = sampler.evaluations(sampler.steps_for(evaluation.evaluations))
         each = self._seconds_per_batch(state)
@@ -113,15 +132,11 @@ class Recorder:
             f"{times} times in this run, about {times * seconds:.2g} s"
         )
 
-    def _evaluates(self, round: int) -> bool:
-        """Whether a round is evaluated: every so many, from the start on, and the last."""
-        every, rounds = self.config.evaluate_every, self.config.rounds
-        return round == rounds or (round % every == 0 and every <= rounds)
-
     @torch.no_grad()
     def _seconds_per_batch(self, state: ServerState) -> float:
         denoiser, t = self.setting.denoiser(state.ema), torch.tensor(1.0)
-        noise, labels = self.evaluator.noise, self.evaluator.labels
+        evaluator = self.evaluator(state)
+        noise, labels = evaluator.noise, evaluator.labels
         denoiser(noise, t.double(), **labels)  # the first call sets up what later ones reuse
         started = time.perf_counter()
         denoiser(noise, t.double(), **labels)
@@ -129,14 +144,25 @@ class Recorder:
 
     def _evaluate(self, state: ServerState) -> dict[str, float]:
         """Score the raw and the first averaged weights and draw what the latter sample."""
-        scores, images = round_scores(self.setting, self.evaluator, state)
+        scores, images = round_scores(self.setting, self.evaluator(state), state)
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / f"round-{state.round:04d}.png")
         return scores
 
-    def summarise(self, state: ServerState) -> dict[str, Any]:
-        """Write `summary.json` and draw what samples best in the end."""
+    def summarise(
+        self, state: ServerState, ask: Callable[[UInt8[np.ndarray, "N C H W"]], Findings] | None
+    ) -> dict[str, Any]:
+        """Write `summary.json` and draw what samples best in the end.
+
+        Args:
+            state: The state after the last round.
+            ask: Where clients judge, lets them judge the last weights and these samples.
+        """
         best = best_round(self.history.rows())
-        summary, images = final_scores(self.setting, self.evaluator, state, best)
+        evaluator = self.evaluator(state)
+        summary, images = final_scores(self.setting, evaluator, state, best)
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / "final.png")
+        if ask is not None:
+            levels = ((images.nan_to_num() + 1) * 127.5).round().clamp(0, 255)
+            summary |= ask(levels.to(torch.uint8).numpy()).summary(evaluator.clock)
         write_json(self.run_dir / "summary.json", summary)
         return summary

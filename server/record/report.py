@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from server.record.findings import Findings
 from server.record.history import HistoryRow
 
 
@@ -35,6 +37,8 @@ class RoundReport:
         bytes_up: Bytes of all replies that came, used or not.
         seconds_slowest: The longest that a client says its local steps took; what is left of
             `seconds_train` is the round's overhead.
+        clients: By partition that was asked, what was sent and came back.
+        findings: What clients found on their own images after the round, None if not asked.
         started: When the round began, on the clock of `time.perf_counter`.
     """
 
@@ -56,6 +60,8 @@ class RoundReport:
     seconds_train: float = 0.0
     seconds_aggregate: float = 0.0
     seconds_slowest: float = 0.0
+    clients: dict[int, dict[str, Any]] = field(default_factory=dict)
+    findings: Findings | None = None
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -80,6 +86,10 @@ class RoundReport:
             bytes_down=self.bytes_down,
             bytes_up=self.bytes_up,
             seconds_aggregate=self.seconds_aggregate,
+            clients={
+                partition: {key: row[key] for key in ("bytes_down", "bytes_up")}
+                for partition, row in self.clients.items()
+            },
             started=self.started,
         )
 
@@ -88,19 +98,27 @@ class RoundReport:
         self.absent = absent
         self.events |= events
 
-    def sent(self, density: float, pruning_error: float, size: int) -> None:
-        """Note a task: its submodel, and the message's bytes."""
+    def sent(
+        self, partition: int, rate: Fraction, density: float, pruning_error: float, size: int
+    ) -> None:
+        """Note a task: whose, its submodel, and the message's bytes."""
         self.asked += 1
+        before = self.clients.get(partition, {"bytes_down": 0, "bytes_up": 0})
+        sent = before["bytes_down"] + size
+        self.clients[partition] = {**before, "rate": str(rate), "bytes_down": sent}
         self.densities.append(density)
         self.pruning_errors.append(pruning_error)
         self.bytes_down += size
 
-    def received(self, size: int) -> None:
+    def received(self, partition: int, size: int) -> None:
         """Note the bytes of a reply, whatever becomes of it."""
         self.bytes_up += size
+        if partition in self.clients:
+            self.clients[partition]["bytes_up"] += size
 
-    def used(self, loss: float, weight: float, seconds: float) -> None:
-        """Note an update that was taken in: its loss, its weight and how long it took."""
+    def used(self, partition: int, loss: float, weight: float, seconds: float) -> None:
+        """Note an update that was taken in: whose, its loss, its weight and how long it took."""
+        self.clients.setdefault(partition, {}).update(loss=loss, seconds=seconds)
         self.losses.append((loss, weight))
         self.seconds_slowest = max(self.seconds_slowest, seconds)
 
@@ -150,6 +168,7 @@ class RoundReport:
             "clients_replied": self.replied,
             "clients_failed": self.asked - self.replied,
             "clients_absent": self.absent,
+            "by_client": {str(p): row for p, row in sorted(self.clients.items())},
             "failures": _named(self.failures),
             "rejections": {str(k): dict(sorted(counts.items())) for k, counts in by_client},
             "fleet_events": _named(self.events),

@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from common.submodels import submodel_of_rate
+from server.evaluation.build import AnyEvaluator
 from server.evaluation.evaluator import Evaluator
 from server.evaluation.full import full_report
 from server.policies import policy_named
@@ -22,7 +23,9 @@ Network = tuple[Float32[np.ndarray, "P"], Fraction]
 """Global weights and the model rate of the width to sample from."""
 
 
-def sample_all(setting: Setting, evaluator: Evaluator, networks: Sequence[Network]) -> list[Tensor]:
+def sample_all(
+    setting: Setting, evaluator: AnyEvaluator, networks: Sequence[Network]
+) -> list[Tensor]:
     """Sample from several networks at once, each on a thread of its own and built there.
 
     One thread to a network uses two cores better than two threads inside every operation, which
@@ -34,7 +37,7 @@ def sample_all(setting: Setting, evaluator: Evaluator, networks: Sequence[Networ
 
 
 def round_scores(
-    setting: Setting, evaluator: Evaluator, state: ServerState
+    setting: Setting, evaluator: AnyEvaluator, state: ServerState
 ) -> tuple[dict[str, float], Tensor]:
     """Score the raw and the first averaged weights; return the latter's images as well."""
     full = Fraction(1)
@@ -50,7 +53,7 @@ def round_scores(
 
 
 def final_scores(
-    setting: Setting, evaluator: Evaluator, state: ServerState, best_round: int | None
+    setting: Setting, evaluator: AnyEvaluator, state: ServerState, best_round: int | None
 ) -> tuple[dict[str, Any], Tensor]:
     """Judge every width by every average; return `summary.json` and images of what samples best.
 
@@ -96,7 +99,11 @@ def final_scores(
         "classifier": evaluator.digest,
         "features": dict(evaluator.features),
         "held_out_loss_by_u": evaluator.held_out_loss(denoiser).by_u,
-        "report": full_report(evaluator, images),
+        "report": (
+            full_report(evaluator, images)
+            if isinstance(evaluator, Evaluator)
+            else evaluator.report(images)
+        ),
     }
     return summary, images
 

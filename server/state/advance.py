@@ -14,6 +14,7 @@ from server.fleet import anchor_after
 from server.loops import factors_of
 from server.state.ema import averaged, pull_of
 from server.state.optimizers import OPTIMIZERS, plain
+from server.state.reference import Reference
 from server.state.round import Round
 
 
@@ -36,6 +37,7 @@ class ServerState:
             these are `theta`, or the policy does not look.
         norms: Of the updates of the last rounds, by which the next ones are judged.
         limits: By partition the largest rate of everybody whose memory has run out; 0 is none.
+        reference: What clients have said of their images, where they judge.
     """
 
     round: int
@@ -50,6 +52,7 @@ class ServerState:
     anchor: Float32[np.ndarray, "P"] | None = None
     norms: tuple[Norms, ...] = ()
     limits: Mapping[int, Fraction] = field(default_factory=dict)
+    reference: Reference = field(default_factory=Reference)
 
     @property
     def ema(self) -> Float32[np.ndarray, "P"]:
@@ -133,6 +136,7 @@ def advance(state: ServerState, round: Round, layout: Layout, config: RunConfig)
         anchor=anchor_after(config, number, state.theta, state.anchor),
         norms=norms_after(state.norms, round.norms),
         limits=round.limits,
+        reference=state.reference,
     )
 
 

@@ -14,10 +14,15 @@ from safetensors import SafetensorError, safe_open
 from common.config import RunConfig
 from common.errors import UserError
 from common.files import write_tensors
+from common.moments import from_vector
 from common.submodels import Layout
 from common.wire import CODECS, STRETCH
 from server.aggregation import Norms, norms_after
 from server.state.advance import ServerState
+from server.state.reference import Reference
+
+MOMENTS = "moments of "
+"""How the names of the clients' moments begin."""
 
 FORMAT = 1
 """Raised when the meaning of a checkpoint changes; older ones are then refused."""
@@ -42,6 +47,12 @@ def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout:
         "config": json.dumps(config.to_flat()),
         "norms": json.dumps(state.norms),
         "limits": json.dumps({str(p): str(rate) for p, rate in state.limits.items()}),
+        "reference": json.dumps(
+            {
+                "given": state.reference.given,
+                "withheld": {str(p): why for p, why in state.reference.withheld.items()},
+            }
+        ),
     }
     tensors = {
         "theta": state.theta,
@@ -55,6 +66,7 @@ def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout:
     }
     if state.anchor is not None:
         tensors["anchor"] = state.anchor
+    tensors |= {f"{MOMENTS}{name}": each.vector() for name, each in state.reference.sets.items()}
     path = folder / f"round-{state.round:04d}.safetensors"
     write_tensors(path, tensors, metadata)
     return path
@@ -155,9 +167,24 @@ def load_checkpoint(
             anchor=tensors.get("anchor"),
             norms=tuple(map(_norms, json.loads(metadata["norms"]))),
             limits={int(p): Fraction(rate) for p, rate in json.loads(metadata["limits"]).items()},
+            reference=_reference(tensors, json.loads(metadata.get("reference", "{}"))),
         )
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({error})") from None
+
+
+def _reference(tensors: Mapping[str, np.ndarray], plain: Mapping[str, Any]) -> Reference:
+    """Return what clients had said of their images; nothing where none was asked."""
+    named = {
+        name.removeprefix(MOMENTS): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(MOMENTS)
+    }
+    return Reference(
+        sets={name: from_vector(vector) for name, vector in sorted(named.items())},
+        given=tuple(plain.get("given", ())),
+        withheld={int(p): why for p, why in plain.get("withheld", {}).items()},
+    )
 
 
 def _norms(plain: Mapping[str, Sequence[float]]) -> Norms:
