@@ -34,6 +34,10 @@ class Moments:
             self.count + other.count, self.sum + other.sum, self.products + other.products
         )
 
+    def __sub__(self, part: "Moments") -> "Moments":
+        """Return the moments of the set without a part of it."""
+        return Moments(self.count - part.count, self.sum - part.sum, self.products - part.products)
+
     @property
     def mean(self) -> Float64[np.ndarray, "F"]:
         """The points' mean; of one point at least."""

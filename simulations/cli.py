@@ -74,6 +74,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
+    from common.config import CLIENTS
     from server.preflight import preflight
     from server.record.lock import only_writer
     from server.state import checkpoints
@@ -92,6 +93,11 @@ def run(
         if run_dir is not None:
             changes.append(f"run-dir={run_dir.absolute()}")
         config = load_config(source or "digits", changes)
+        if config.data == CLIENTS:
+            raise UserError(
+                "data: simulated clients have no images of their own; name a data set, and let "
+                "clients judge with evaluation.by=clients"
+            )
         preflight(config)
         target = resolve_run_dir(config, RUNS)
     write_config(config, target)
@@ -145,6 +151,8 @@ app.command()(deployment.join)
 app.command()(results.plot)
 app.command()(results.sample)
 app.command()(results.evaluate)
+app.command()(results.clients)
+app.command()(results.features)
 app.command()(results.export)
 app.command()(restoration.restore)
 

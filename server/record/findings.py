@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from common.diffusion import Clock, held_out_loss
-from common.wire import Answer
+from common.wire import TRAINING, Answer
+from server.evaluation.metrics import FrechetTo
+from server.evaluation.pooled import FEWEST
 from server.record.history import HistoryRow
 from server.state import Reference
 
@@ -42,8 +44,13 @@ class Findings:
                 totals[rate] = count + answer.held_out, total + answer.held_out * np.array(losses)
         return {rate: tuple((total / count).tolist()) for rate, (count, total) in totals.items()}
 
-    def row(self, clock: Clock) -> HistoryRow:
-        """Return the history's part that clients have found."""
+    def row(self, clock: Clock, reference: Reference) -> HistoryRow:
+        """Return the history's part that clients have found.
+
+        Args:
+            clock: The run's.
+            reference: With the moments that were given.
+        """
         full = held_out_loss(clock, self.losses().get(Fraction(1), ()))
         return {
             "held_out_loss": full.mean,
@@ -56,8 +63,19 @@ class Findings:
                 for partition, answer in sorted(self.answers.items())
                 if answer.losses
             },
+            "reference_by_client": self._distances(reference),
             "survey_failures": {str(p): why for p, why in sorted(self.failures.items())},
             "bytes_survey": self.bytes,
+        }
+
+    def _distances(self, reference: Reference) -> dict[str, float]:
+        """Return how far the images of everybody who has now told of them are from all others'."""
+        whole = reference.sets.get(TRAINING)
+        gave = {p: each.moments[TRAINING] for p, each in self.answers.items() if each.moments}
+        return {
+            str(partition): FrechetTo(whole - own).of_moments(own)
+            for partition, own in sorted(gave.items())
+            if whole is not None and min(own.count, whole.count - own.count) >= FEWEST
         }
 
     def summary(self, clock: Clock) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, get_type_hints
 
@@ -33,6 +34,11 @@ class HistoryRow(TypedDict, total=False):
         dict[str, dict[str, Number]],
         "where clients judge: by client and rate the loss of that width on images it held out",
     ]
+    reference_by_client: Annotated[
+        dict[str, Number],
+        "where clients judge: of those who now told of their images, how far these are from all "
+        "other clients'; far more than the others' is another kind of image, or an untrue answer",
+    ]
     reference_images: Annotated[int, "images that distances are to"]
     loss: Annotated[Number, "the clients' mean training loss by their weights in the average"]
     clients_asked: Annotated[int, "clients that were sent a task in the last attempt"]
@@ -41,8 +47,8 @@ class HistoryRow(TypedDict, total=False):
     clients_absent: Annotated[int, "clients of the fleet that could not be asked"]
     by_client: Annotated[
         dict[str, dict[str, Any]],
-        "by client that was asked: `rate`, `bytes_down`, `bytes_up`, and of an update taken in the "
-        "training `loss` and `seconds` as the client says",
+        "by client that was asked: `rate`, `bytes_down`, `bytes_up`, and its training `loss` where "
+        "its update was taken in",
     ]
     failures: Annotated[dict[str, str], "by client why there is no update of it"]
     rejections: Annotated[
@@ -172,6 +178,17 @@ def _is_round(value: Any) -> bool:
 def _lines(rows: list[Row]) -> bytes:
     # allow_nan=False: a NaN that slipped past plain_json must fail here, not in the reader.
     return b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows)
+
+
+def widest_trained(rows: Iterable[Mapping[str, Any]]) -> Fraction:
+    """Return the largest rate at which an update was taken in, 1 where rows do not say."""
+    trained = {
+        Fraction(client["rate"])
+        for row in rows
+        for client in row.get("by_client", {}).values()
+        if "loss" in client
+    }
+    return max(trained, default=Fraction(1))
 
 
 def best_round(rows: Iterable[Mapping[str, Any]]) -> int | None:

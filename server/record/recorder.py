@@ -23,7 +23,7 @@ from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
 from server.evaluation.build import AnyEvaluator, evaluator_of
 from server.record.findings import Findings
-from server.record.history import History, HistoryRow, best_round
+from server.record.history import History, HistoryRow, best_round, widest_trained
 from server.record.pictures import save_grid
 from server.record.report import RoundReport
 from server.record.scores import final_scores, round_scores
@@ -76,6 +76,7 @@ class Recorder:
             "held_out_loss": math.nan,
             "held_out_score_loss": math.nan,
             "held_out_by_client": {},
+            "reference_by_client": {},
             "survey_failures": {},
             "bytes_survey": 0,
             "reference_images": self.evaluator(state).reference_images,
@@ -88,7 +89,8 @@ class Recorder:
         row.update(cast(HistoryRow, scores))
         row.update(report.row())
         if self.config.by_clients:
-            row.update((report.findings or Findings()).row(self.evaluator(state).clock))
+            findings = report.findings or Findings()
+            row.update(findings.row(self.evaluator(state).clock, state.reference))
         row.update(cast(HistoryRow, summary))
         row["seconds_evaluate"] = time.perf_counter() - started
         self.history.append(row)
@@ -157,9 +159,11 @@ class Recorder:
             state: The state after the last round.
             ask: Where clients judge, lets them judge the last weights and these samples.
         """
-        best = best_round(self.history.rows())
+        rows = self.history.rows()
         evaluator = self.evaluator(state)
-        summary, images = final_scores(self.setting, evaluator, state, best)
+        summary, images = final_scores(
+            self.setting, evaluator, state, best_round(rows), widest_trained(rows)
+        )
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / "final.png")
         if ask is not None:
             levels = ((images.nan_to_num() + 1) * 127.5).round().clamp(0, 255)

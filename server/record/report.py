@@ -118,7 +118,7 @@ class RoundReport:
 
     def used(self, partition: int, loss: float, weight: float, seconds: float) -> None:
         """Note an update that was taken in: whose, its loss, its weight and how long it took."""
-        self.clients.setdefault(partition, {}).update(loss=loss, seconds=seconds)
+        self.clients.setdefault(partition, {}).update(loss=loss)
         self.losses.append((loss, weight))
         self.seconds_slowest = max(self.seconds_slowest, seconds)
 

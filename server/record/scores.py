@@ -53,7 +53,11 @@ def round_scores(
 
 
 def final_scores(
-    setting: Setting, evaluator: AnyEvaluator, state: ServerState, best_round: int | None
+    setting: Setting,
+    evaluator: AnyEvaluator,
+    state: ServerState,
+    best_round: int | None,
+    widest: Fraction = Fraction(1),
 ) -> tuple[dict[str, Any], Tensor]:
     """Judge every width by every average; return `summary.json` and images of what samples best.
 
@@ -61,6 +65,7 @@ def final_scores(
         setting: The run's.
         evaluator: The run's.
         state: The state after the last round.
+        widest: The largest rate that a client has trained; wider ones are not called best.
         best_round: The round whose averaged weights sampled best.
     """
     config = setting.config
@@ -81,7 +86,8 @@ def final_scores(
             "frechet_by_half_life": scores,
             "parameters": submodel_of_rate(setting.layout, rate).size,
         }
-    best = min(widths, key=lambda rate: _nan_last(widths[rate]["frechet_ema"]))
+    trained = [rate for rate in widths if rate <= widest] or list(widths)
+    best = min(trained, key=lambda rate: _nan_last(widths[rate]["frechet_ema"]))
     half_life, distance = widths[best]["half_life"], widths[best]["frechet_ema"]
     images = pictures[best, half_life]
     denoiser = setting.denoiser(averages[half_life], best)

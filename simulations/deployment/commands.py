@@ -73,6 +73,12 @@ def join(
     memory: Annotated[
         float | None, typer.Option(help="MiB for training; the rate follows from it.")
     ] = None,
+    features: Annotated[
+        str, typer.Option(help="Its feature network: weights:FILE or torchscript:FILE.")
+    ] = "",
+    least_images: Annotated[
+        int | None, typer.Option(min=2, help="Tell nothing of sets of fewer images.")
+    ] = None,
     port: Annotated[int, typer.Option(help="A free port of the device for its own use.")] = 9094,
     preload: Annotated[
         bool, typer.Option(help="Keep PyTorch in memory between tasks, which then start sooner.")
@@ -95,12 +101,23 @@ def join(
         if kind not in ("folder", "npz"):
             raise UserError(f"--data: {data} is neither folder:PATH nor npz:PATH")
         data = f"{kind}:{Path(path).expanduser().absolute()}"
-    settings = {"device-name": name, "data": data, "model-rate": model_rate}
+    kind, _, path = features.partition(":")
+    if features:
+        if kind not in ("weights", "torchscript"):
+            raise UserError(f"--features: {features} is neither weights:FILE nor torchscript:FILE")
+        features = f"{kind}:{Path(path).expanduser().absolute()}"
+    settings = {
+        "device-name": name,
+        "data": data,
+        "model-rate": model_rate,
+        "features": features,
+    }
     words = [f"partition-id={partition_id}"]
     words += [f'{setting}="{value}"' for setting, value in settings.items() if value]
     words += [f"memory={memory}"] if memory is not None else []
+    words += [f"least-images={least_images}"] if least_images is not None else []
     if any('"' in value or "\n" in value for value in settings.values()):
-        raise UserError("--name, --data: names and paths must not hold quotation marks")
+        raise UserError("--name, --data, --features: names and paths must not hold quotation marks")
     _start([*command, "--node-config", " ".join(words)], _CLIENT, only_print, preload)
 
 

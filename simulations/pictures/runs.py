@@ -14,6 +14,7 @@ from PIL import Image
 from common.errors import UserError
 from common.files import atomic_write
 from simulations.archive.record import RunRecord, read_run
+from simulations.pictures.clients import clients_figure
 from simulations.pictures.coverage import coverage_figure
 
 FIGURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
@@ -26,11 +27,14 @@ mpl.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": Tru
 def draw_run(path: Path) -> list[Path]:
     """Draw all pictures of one run into its folder ``plots`` and return their paths."""
     run, folder = _with_rounds(path), path / "plots"
-    return [
+    drawn = [
         save_figure(convergence([run]), folder / "convergence.png"),
         save_figure(coverage(run), folder / "coverage.png"),
         save_figure(strip(run), folder / "strip.png"),
     ]
+    if any(row.get("by_client") for row in run.rows):  # there was none in earlier versions
+        drawn.append(save_figure(clients_figure(run), folder / "clients.png"))
+    return drawn
 
 
 def draw_comparison(paths: Sequence[Path], out: Path) -> Path:

@@ -97,6 +97,30 @@ def evaluate(
     typer.echo(folder / "evaluation.json")
 
 
+def clients(run: RunArgument) -> None:
+    """Show whom a run serves: every client's images, rounds, losses, bytes and failures."""
+    folder = find_run(run)
+    from rich.console import Console
+
+    from simulations.archive.record import read_run
+    from simulations.results.clients import clients_of, table_of
+
+    Console().print(table_of(clients_of(read_run(folder))))
+
+
+def features(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A data set, as the key data.")],
+    out: Annotated[Path, typer.Option(help="A .safetensors file.")],
+    image_shape: Annotated[str, typer.Option(help="As the key image-shape.")] = "",
+) -> None:
+    """Train the classifier of a data set and write it, for runs that their clients judge."""
+    from simulations.archive.configs import load_config
+    from simulations.results.features import write_classifier
+
+    config = load_config("digits", [f"data={data}", f"image-shape={image_shape}"])
+    typer.echo(write_classifier(config, out))
+
+
 def export(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="A folder; default RUN/model.")] = None,

@@ -13,6 +13,7 @@ from flwr.app import Message
 
 from common.config import RunConfig
 from common.data import hold_out, load_dataset, load_partition
+from common.errors import UserError
 from common.features import untrained
 from common.moments import Moments, moments_of
 from common.wire import EVALUATION, HELD_OUT, TRAINING
@@ -68,6 +69,9 @@ def test_every_round_says_who_is_served_how_well(judged: Path) -> None:
     rows = read_rows(judged / "history.jsonl")
     assert rows[0]["frechet_ema"] > 0
     assert rows[0]["held_out_by_client"] == {}
+    near = rows[0]["reference_by_client"]
+    assert set(near) == {"0", "1", "2", "3"}
+    assert max(near.values()) < 5 * min(near.values()), "all have the same kind of images"
     for row in rows[1:]:
         found = row["held_out_by_client"]
         assert {p: list(each) for p, each in found.items()} == {
@@ -120,7 +124,7 @@ def test_a_server_without_images_trains_and_scores_as_one_with(
     judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`data=clients`: nothing in the server loads a data set, and the run is the same."""
-    np.savez(tmp_path / "digits.npz", **_whole_digits())
+    np.savez(tmp_path / "digits.npz", images=_whole_digits())
     config = RunConfig.from_flat(
         JUDGED.to_flat() | {"data": "clients", "image-shape": "1x8x8", "fleet": "1x1 1/2x1"}
     )
@@ -136,9 +140,9 @@ def test_a_server_without_images_trains_and_scores_as_one_with(
     assert (tmp_path / "run" / "samples" / "final.png").is_file()
 
 
-def _whole_digits() -> dict[str, np.ndarray]:
+def _whole_digits() -> np.ndarray:
     train = load_dataset("digits").train.select(np.arange(200))
-    return {"images": ((train.images + 1) * 127.5).round().astype(np.uint8)}
+    return ((train.images + 1) * 127.5).round().astype(np.uint8)
 
 
 def _never(*_: Any) -> Any:
@@ -205,3 +209,58 @@ def test_moments_join_in_order_whoever_comes_first() -> None:
     assert replace(forwards, sets={}).asked(3)
     assert not forwards.asked(6)
     assert Fraction(1, 2) < 1
+
+
+def test_devices_have_the_servers_features_or_are_named(tmp_path: Path) -> None:
+    """A file of features is read on a device only where its owner names it."""
+    from common.features import write_features
+
+    network = untrained((1, 8, 8))
+    weights = {name: value.numpy() for name, value in network.classifier.state_dict().items()}
+    path, other = tmp_path / "ours.safetensors", tmp_path / "other.safetensors"
+    write_features(path, weights)
+    write_features(other, {name: value * 2 for name, value in weights.items()})
+    evaluation = JUDGED.evaluation.model_copy(update={"features": f"weights:{path}"})
+    config = JUDGED.model_copy(update={"evaluation": evaluation})
+    grid = LocalGrid(config)
+    for context in grid.contexts.values():
+        place = context.node_config["partition-id"]
+        context.node_config = {"partition-id": place}  # as on a device, not in a simulation
+        if place == 0:
+            context.node_config["features"] = f"weights:{path}"
+        if place == 1:
+            context.node_config["features"] = f"weights:{other}"
+    federate(grid, config, tmp_path / "run")
+    state = final_state(config, tmp_path / "run")
+    assert state.reference.given == (0,)
+    failures = read_rows(tmp_path / "run" / "history.jsonl")[0]["survey_failures"]
+    assert "join with the file that the server uses" in failures["1"]
+    assert "join with --features weights:FILE" in failures["2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": "clients"}, "image-shape: data=clients needs the shape"),
+        (
+            {"data": "clients", "image-shape": "1x8x8"},
+            "evaluation.features: clients that judge need a network",
+        ),
+        ({"evaluation.by": "clients"}, "evaluation.features: clients that judge"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_a_line(changes: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        RunConfig.from_flat(changes)
+
+
+def test_a_device_with_too_few_images_to_hold_some_out_says_so(tmp_path: Path) -> None:
+    np.savez(tmp_path / "four.npz", images=_whole_digits()[:4])
+    config = RunConfig.from_flat(
+        JUDGED.to_flat() | {"data": "clients", "image-shape": "1x8x8", "fleet": "1x1"}
+    )
+    grid = LocalGrid(config)
+    for context in grid.contexts.values():
+        context.node_config = {"partition-id": 0, "data": f"npz:{tmp_path}/four.npz"}
+    with pytest.raises(UserError, match="no class of 5 images, so that none can be held out"):
+        federate(grid, config, tmp_path / "run")
