@@ -18,6 +18,7 @@ from server.record.background import Background
 from server.record.history import read_rows
 from server.record.lock import only_writer
 from server.record.recorder import Recorder
+from server.record.resolved import write_config
 from server.state import checkpoints, initial_state, load_checkpoint, resumable
 from server.strategy import CoverageAvg
 
@@ -93,6 +94,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     else:
         state = load_checkpoint(last, config, layout, read_rows(run_dir / "history.jsonl"))
         recorded = state.round
+    write_config(config, run_dir)
     roster = Roster(config, layout, setting.image_shape, state.limits)
     roster.start(grid)
     recorder = Recorder(setting, run_dir)

@@ -152,7 +152,7 @@ class Survey:
     def _read(self, reply: Message, asked: Asked) -> Answer:
         if reply.has_error():
             reason = (reply.error.reason or "no reason given").strip().splitlines()[-1]
-            raise WireError(shorten(reason, 200, placeholder=" …"))
+            raise WireError(shorten(reason, 300, placeholder=" …"))
         return wire.unpack_answer(
             reply.content,
             asked.question,

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from common.errors import UserError
-from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir, write_config
+from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir
 from simulations.deployment import commands as deployment
 from simulations.planning import commands as planning
 from simulations.restoration import commands as restoration
@@ -77,6 +77,7 @@ def run(
     from common.config import CLIENTS
     from server.preflight import preflight
     from server.record.lock import only_writer
+    from server.record.resolved import write_config
     from server.state import checkpoints
     from simulations.archive.configs import load_config
 

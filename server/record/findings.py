@@ -68,7 +68,7 @@ class Findings:
             "bytes_survey": self.bytes,
         }
 
-    def _distances(self, reference: Reference) -> dict[str, float]:
+    def _distances(self, reference: Reference) -> dict[str, float | None]:
         """Return how far the images of everybody who has now told of them are from all others'."""
         whole = reference.sets.get(TRAINING)
         gave = {p: each.moments[TRAINING] for p, each in self.answers.items() if each.moments}

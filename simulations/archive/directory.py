@@ -70,16 +70,6 @@ def _claim(target: Path) -> Path:
     return target
 
 
-def write_config(config: RunConfig, run_dir: Path) -> None:
-    """Write the resolved configuration to the run's `config.toml`."""
-    import tomli_w
-
-    from common.files import atomic_write
-
-    resolved = config.model_copy(update={"run_dir": str(run_dir)})
-    atomic_write(run_dir / "config.toml", tomli_w.dumps(resolved.to_tree()).encode())
-
-
 def link_latest(run_dir: Path, base: Path) -> None:
     """Let `base`/latest point to `run_dir`; at no moment is there no link.
 

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from common.config.run import RunConfig
 from common.errors import UserError
+from server.record.resolved import write_config
 from simulations import cli
 from simulations.archive.configs import load_config
-from simulations.archive.directory import find_run, link_latest, resolve_run_dir, write_config
+from simulations.archive.directory import find_run, link_latest, resolve_run_dir
 from simulations.engine.progress import Progress
 from simulations.engine.simulate import RunFailed, RunResult
 

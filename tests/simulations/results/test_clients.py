@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 from typer.testing import CliRunner
 
 from common.errors import UserError
 from server.record.history import read_rows
-from simulations.archive.directory import write_config
+from server.record.resolved import write_config
 from simulations.archive.record import read_run
 from simulations.cli import app
 from simulations.pictures.clients import clients_figure
@@ -31,7 +33,6 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
             return None if silent else reply
 
         run(config, folder, mishap=mishap)
-        write_config(config, folder)
         _RUNS.append(folder)
     return _RUNS[0]
 
@@ -70,14 +71,18 @@ def test_the_figure_has_a_line_for_each_client_and_a_band_for_each_width(judged:
     assert len(panels[0].lines) == 3, "client 2 has no training loss"
     assert len(panels[2].lines) == 4
     row = read_rows(judged / "history.jsonl")[-1]
-    assert panels[0].lines[0].get_ydata()[-1] == row["by_client"]["0"]["loss"]
-    assert panels[2].lines[3].get_ydata()[-1] == row["held_out_by_client"]["3"]["1/4"]
+    assert _last(panels[0].lines[0]) == row["by_client"]["0"]["loss"]
+    assert _last(panels[2].lines[3]) == row["held_out_by_client"]["3"]["1/4"]
     legend = panels[1].get_legend()
     assert legend is not None
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["rate 1: 1 client", "rate 1/2: 2 clients", "rate 1/4: 1 client"]
     half = sorted(row["held_out_by_client"][p]["1/2"] for p in "12")
-    assert panels[3].lines[1].get_ydata()[-1] == pytest.approx(sum(half) / 2)
+    assert _last(panels[3].lines[1]) == pytest.approx(sum(half) / 2)
+
+
+def _last(line: Line2D) -> float:
+    return float(np.asarray(line.get_ydata())[-1])
 
 
 def test_a_history_of_an_earlier_version_is_refused(judged: Path, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from common.config.run import RunConfig
 from server.app import federate
 from server.evaluation.build import evaluator_for
 from server.record.history import read_rows
+from server.record.resolved import write_config
 from server.record.scores import sample_all
 from server.setting import prepare
-from simulations.archive.directory import write_config
 from simulations.archive.record import read_run
 from simulations.results.export import export_run
 from simulations.results.sample import sample_run

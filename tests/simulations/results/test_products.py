@@ -25,10 +25,10 @@ from server.policies.choose import submodel_for
 from server.policies.request import Request
 from server.pretrained.folder import import_pipeline
 from server.record.pictures import save_grid
+from server.record.resolved import write_config
 from server.state.advance import initial_state
 from server.state.checkpoint import checkpoints, save_checkpoint
 from simulations import cli
-from simulations.archive.directory import write_config
 from simulations.archive.record import read_run
 from simulations.results.export import export_run
 from simulations.results.sample import sample_run
