@@ -1,6 +1,6 @@
 """Everything that determines a run, as one frozen tree."""
 
-from common.config.fleet import fleet_codes, parse_fleet
+from common.config.fleet import fleet_codes, fleet_widths, parse_fleet
 from common.config.run import RunConfig, Scalar
 from common.config.sections import (
     EmaConfig,
@@ -19,5 +19,6 @@ __all__ = [
     "ServerConfig",
     "TrainConfig",
     "fleet_codes",
+    "fleet_widths",
     "parse_fleet",
 ]

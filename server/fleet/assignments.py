@@ -6,13 +6,12 @@ before a run, during it and after it, and is the same each time.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 
 import numpy as np
 from jaxtyping import Float32
 
-from common.config import RunConfig, fleet_codes, parse_fleet
+from common.config import RunConfig, fleet_codes
 from common.seeding import rng_for
 from common.submodels import Layout, Submodel
 from server.fleet.members import Client
@@ -103,15 +102,10 @@ def request_for(
         stretch=stretch,
         rng=rng_for(config.seed, stretch, client.partition, "extraction"),
         seed=config.seed,
-        widths=tuple(layout.kept_per_atom(rate) for rate in _rates(config.fleet)),
+        widths=tuple(layout.kept_per_atom(rate) for rate in config.widths(layout.atom)),
         code=codes[client.partition] if codes else 0,
         weights=weights,
     )
-
-
-@cache
-def _rates(fleet: str) -> tuple[Fraction, ...]:
-    return tuple(sorted(set(parse_fleet(fleet))))
 
 
 _codes = cache(fleet_codes)
