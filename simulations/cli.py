@@ -10,6 +10,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from common.config import RunConfig
 from common.errors import UserError
 from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir, write_config
 from simulations.deployment import commands as deployment
@@ -86,11 +87,13 @@ def run(
         with only_writer(target):  # what a killed run has left may need some seconds to end
             pass
         config = load_config(str(target / "config.toml"), changes)
+        _check_simulated(config)
         preflight(config, resumed=bool(checkpoints(target / "checkpoints")))
     else:
         if run_dir is not None:
             changes.append(f"run-dir={run_dir.absolute()}")
         config = load_config(source or "digits", changes)
+        _check_simulated(config)
         preflight(config)
         target = resolve_run_dir(config, RUNS)
     write_config(config, target)
@@ -119,6 +122,22 @@ def run(
     if failures := progress.failures():
         typer.echo(failures, err=True)
     typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
+
+
+def _check_simulated(config: RunConfig) -> None:
+    """Refuse numbers of clients that a simulation cannot bring together.
+
+    Raises:
+        UserError: It has fewer clients than a round needs, or more than may come.
+    """
+    if not config.auto:
+        return
+    clients = config.simulation_clients
+    if not config.min_clients <= clients <= config.max_clients:
+        raise UserError(
+            f"simulation-clients: {clients} is not from min-clients={config.min_clients} to "
+            f"max-clients={config.max_clients}"
+        )
 
 
 def _deliver(run_dir: Path) -> None:
