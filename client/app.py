@@ -3,10 +3,11 @@
 Every message may start a fresh process, so what only training needs is imported there.
 """
 
+import logging
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.device import (
@@ -14,23 +15,32 @@ from client.device import (
     device_name,
     free_memory,
     least_images,
+    number_of,
     own_source,
     partition_id,
+    partitions_of,
+    share_of,
 )
 from client.feedback import encoded
 from common.config import RunConfig
 from common.data import ImageData, Splits, hold_out, load_partition, own_images
+from common.errors import UserError
 from common.wire import (
     RollCall,
     StepSeconds,
+    addressee,
     pack_answer,
     pack_reply,
     pack_roll_call,
     pack_too_large,
+    pack_unfit,
     unpack_evaluation,
     unpack_question,
     unpack_task,
+    unpack_verdict,
 )
+
+log = logging.getLogger("flwr")
 
 app = ClientApp()
 
@@ -40,26 +50,47 @@ NOBODY = np.zeros(0, dtype=np.int64)
 
 @app.query()
 def roll_call(message: Message, context: Context) -> Message:
-    """Say who this client is, how many images it holds and what it can do."""
-    config = RunConfig.from_flat(context.run_config)
+    """Say who this client is, how many images it holds and what it can do, or why it cannot."""
+    if reason := unpack_verdict(message.content):
+        log.warning("the server does not take this device: %s", reason)
+        return Message(RecordDict(), reply_to=message)
+    try:
+        content = pack_roll_call(_answer(message, context))
+    except Exception as error:
+        # Flower would report a node's number and a traceback; the server shall know a name.
+        name, node = device_name(context.node_config), context.node_config
+        log.error("roll-call: %s", error, exc_info=not isinstance(error, UserError))
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        content = pack_unfit(f"{kind}{error}", name, partitions_of(node))
+    return Message(content, reply_to=message)
+
+
+def _answer(message: Message, context: Context) -> RollCall:
+    """Return what this client says of itself.
+
+    Raises:
+        UserError: Its configuration or its images are not such that it could take part.
+    """
+    config, node = RunConfig.from_flat(context.run_config), context.node_config
     data = _splits(config, context).train
-    rate = accepted_rate(config, data.image_shape, context.node_config)
+    rate = accepted_rate(config, data.image_shape, node)
     times: StepSeconds = ()
     if unpack_question(message.content):
         from client.capability import measured
 
         times = measured(config, data, rate)
-    answer = RollCall(
-        partition_id(context.node_config),
+    return RollCall(
+        number_of(config, node),
         len(data),
         data.image_shape,
-        device_name(context.node_config),
+        device_name(node),
         data.skipped,
         rate,
         free_memory(),
         times,
+        node.get("keyed") is True,
+        partitions_of(node),
     )
-    return Message(pack_roll_call(answer), reply_to=message)
 
 
 @app.train()
@@ -84,7 +115,7 @@ def train(message: Message, context: Context) -> Message:
     accepted = accepted_rate(config, data.image_shape, context.node_config)
     if submodel.rate > accepted:
         return Message(pack_too_large(int(accepted * layout.atom), spec), reply_to=message)
-    rng = rng_for(config.seed, spec.round, partition_id(context.node_config), "training")
+    rng = rng_for(config.seed, spec.round, _number(message, context), "training")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         result = train_locally(values, submodel, data, config, spec.round, rng, device)
@@ -118,7 +149,7 @@ def evaluate(message: Message, context: Context) -> Message:
         question,
         splits,
         config,
-        partition_id(context.node_config),
+        _number(message, context),
         weights=weights,
         network=own_network(config, question.features, shape, context.node_config),
         least_images=least_images(context.node_config),
@@ -126,19 +157,26 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(pack_answer(answer, question), reply_to=message)
 
 
+def _number(message: Message, context: Context) -> int:
+    """Return the number that the server gave this client, or its own."""
+    number = addressee(message.content)
+    return partition_id(context.node_config) if number is None else number
+
+
 def _splits(config: RunConfig, context: Context) -> Splits:
     """Return the images this node trains on, and where clients judge those it holds out."""
     node = context.node_config
-    return _split(config, partition_id(node), own_source(config.data, node))
+    share, parts = share_of(config, node, context.node_id)
+    return _split(config, share, parts, own_source(config.data, node))
 
 
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round
-def _split(config: RunConfig, partition: int, own: str) -> Splits:
-    images = _images(config, partition, own)
+def _split(config: RunConfig, partition: int, parts: int, own: str) -> Splits:
+    images = _images(config, partition, parts, own)
     return hold_out(images) if config.by_clients else Splits(images, images.select(NOBODY))
 
 
-def _images(config: RunConfig, partition: int, own: str) -> ImageData:
+def _images(config: RunConfig, partition: int, parts: int, own: str) -> ImageData:
     """Return the images this node is configured to hold, or its part of the run's data set."""
     if own:
         return own_images(own, config.data, config.shape, config.model.num_classes)
@@ -146,7 +184,7 @@ def _images(config: RunConfig, partition: int, own: str) -> ImageData:
         config.data,
         config.partition,
         config.partition_alpha,
-        len(config.client_rates),
+        parts,
         partition,
         config.seed,
         config.shape,

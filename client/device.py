@@ -1,5 +1,6 @@
 """What a node's configuration and its operating system say about a device; imports nothing slow."""
 
+import zlib
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -19,9 +20,37 @@ def partition_id(node: NodeConfig) -> int:
     partition = node.get("partition-id")
     if not isinstance(partition, int):
         raise UserError(
-            "partition-id: missing from the node's configuration; give each node its own"
+            "partition-id: missing from the node's configuration; give each node its own, or run "
+            "with fleet=auto"
         )
     return partition
+
+
+def partitions_of(node: NodeConfig) -> int:
+    """Return how many nodes the simulation has that a node is one of, 0 if it is a device."""
+    count = node.get("num-partitions", 0)
+    return count if isinstance(count, int) else 0
+
+
+def number_of(config: RunConfig, node: NodeConfig) -> int | None:
+    """Return the number that a client brings along; None where the server gives it one.
+
+    Raises:
+        UserError: The run's fleet is fixed and the node's configuration names no number.
+    """
+    return partition_id(node) if partitions_of(node) or not config.auto else None
+
+
+def share_of(config: RunConfig, node: NodeConfig, node_id: int) -> tuple[int, int]:
+    """Return which part of how many a client takes of a data set that comes with ScoreQuilt.
+
+    That is the one of its number. Without a number it follows from the device's name, or its node
+    id, as good as at random: two devices may take the same.
+    """
+    number, parts = number_of(config, node), len(config.client_rates)
+    if number is None:
+        return zlib.crc32((device_name(node) or str(node_id)).encode()) % parts, parts
+    return number, partitions_of(node) if config.auto else parts
 
 
 def device_name(node: NodeConfig) -> str:
@@ -38,7 +67,7 @@ def own_source(data: str, node: NodeConfig) -> str:
 
     Args:
         data: The run's `data`.
-        node: The node's configuration; Flower's simulation sets `num-partitions` in it.
+        node: The node's configuration.
 
     Raises:
         UserError: The run's `data` are files and the node names none.
@@ -46,7 +75,7 @@ def own_source(data: str, node: NodeConfig) -> str:
     own = str(node.get("data", ""))
     if not own and data == CLIENTS:
         raise UserError("data: this node has no images of its own; join with --data folder:PATH")
-    if not own and data.startswith(OWN) and "num-partitions" not in node:
+    if not own and data.startswith(OWN) and not partitions_of(node):
         raise UserError(
             f"data: this node reads {data} only if its own configuration names it; join with --data"
         )

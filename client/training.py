@@ -154,7 +154,7 @@ def nested_widths(config: RunConfig, layout: Layout, k: int) -> list[int]:
     """
     if config.local_widths == "own" or Fraction(k, layout.atom) < config.rates.several_widths:
         return []
-    fleet = {layout.kept_per_atom(rate) for rate in config.client_rates}
+    fleet = {layout.kept_per_atom(rate) for rate in config.widths(layout.atom)}
     return sorted((narrow for narrow in fleet if narrow < k), reverse=True)
 
 

@@ -95,8 +95,12 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         state = load_checkpoint(last, config, layout, read_rows(run_dir / "history.jsonl"))
         recorded = state.round
     write_config(config, run_dir)
-    roster = Roster(config, layout, setting.image_shape, state.limits)
-    roster.start(grid)
+    numbers = run_dir / "numbers.json"
+    roster = Roster(config, layout, setting.image_shape, state.limits, numbers)
+    try:
+        roster.start(grid)
+    finally:  # it also says who was refused
+        write_json(run_dir / "fleet.json", roster.record())
     recorder = Recorder(setting, run_dir)
     recorder.go_on_after(recorded)
     strategy = CoverageAvg(config, layout, roster, state)

@@ -31,7 +31,7 @@ from server.fleet import (
     required,
 )
 from server.record.report import RoundReport
-from server.state import Round, RoundInput, ServerState
+from server.state import Round, RoundInput, ServerState, room_for
 
 log = logging.getLogger("flwr")
 
@@ -77,7 +77,8 @@ class Attempt:
             report.reject(partition, "late")
         fleet, busy = roster.fleet(), overdue.busy()
         report.begin(sum(not client.present for client in fleet), roster.take_events())
-        clients = participants(fleet, config, self.round)
+        begins = roster.enough() or not config.auto
+        clients = participants(fleet, config, self.round) if begins else []
         clients = [client for client in clients if client.partition not in busy] or clients
         chosen = assignments(layout, config, clients, self.round, state.looked_at)
         self.asked = [each for each in chosen if each.fits]
@@ -85,7 +86,7 @@ class Attempt:
             if not each.fits:
                 partition = each.client.partition
                 report.reject(partition, "too large", "accepts no submodel so large")
-        self.needed = required(config, len(self.asked))
+        self.needed = required(config, len(self.asked)) if begins else config.min_clients
         self.tasks = OpenTasks()
         self._input = RoundInput(layout, config, state.theta, state.norms, self.asked)
         self._deadline = time.monotonic() + config.round_timeout
@@ -95,6 +96,8 @@ class Attempt:
         packer = Packer(self.state.theta, self.config, self.round)
         for assignment in self.asked:
             spec, content, error = packer.pack(assignment.submodel)
+            if self.config.auto:
+                wire.address_task(content, assignment.client.partition)
             # A client that is away must not train on it when it comes back much later.
             message = Message(
                 content,
@@ -151,7 +154,8 @@ class Attempt:
         """Return the round that the replies amount to, and complete the report."""
         started = time.perf_counter()
         round = self._input.finish(self.roster.limits)
-        change = mask_changes(self.layout, self.state.masks[round.partitions], round.held())
+        before = room_for(self.state.masks, round.partitions)[round.partitions]
+        change = mask_changes(self.layout, before, round.held())
         self.report.aggregated(time.perf_counter() - started)
         self.report.finish(round.norms, round.limits, change)
         return round

@@ -10,7 +10,7 @@ from common.features import network_named
 from common.network import initial_weights
 from server.evaluation.distances import NEIGHBOURS
 from server.fleet import fleet_of, request_for
-from server.policies import GlobalWeights, submodel_for
+from server.policies import GlobalWeights, policy_named, submodel_for
 from server.pretrained.start import starting_weights
 from server.setting import Setting, prepare
 
@@ -92,16 +92,22 @@ def rehearse(setting: Setting) -> None:
             the layout or does not answer the same question the same way.
     """
     config, layout = setting.config, setting.layout
-    rates = config.client_rates
+    rates = config.widths(layout.atom) if config.auto else config.client_rates
     if config.participants == "full" and Fraction(1) not in rates:
         raise UserError("participants: 'full' leaves no client of rate 1 in this fleet")
+    if config.auto and policy_named(config.policy).by_type:
+        raise UserError(
+            f"policy: {config.policy} gives each of ten clients its part of the model, and "
+            "fleet=auto does not know how many come; choose another policy, such as balanced"
+        )
     fleet = fleet_of(rates, [(0, 0)] * len(rates))
     classes = [client for client in fleet if client.index == 0]
     for client in classes:
         try:
             layout.kept_per_atom(client.rate)
         except UserError as error:
-            raise UserError(f"fleet: the {client.count} clients of {error}") from None
+            whose = "" if config.auto else f"the {client.count} clients of "
+            raise UserError(f"fleet: {whose}{error}") from None
     theta = cache(lambda: initial_weights(config.model, setting.image_shape[0], config.seed))
     for client in classes:
         for round in sorted({1, 2, config.rounds}):

@@ -92,7 +92,7 @@ class Survey:
     def _rates(self, rate: Fraction) -> tuple[Fraction, ...]:
         if policy_named(self._config.policy).single_weights:
             return (Fraction(1),)
-        return widths_within(self._config, rate)
+        return widths_within(self._layout, self._config, rate)
 
     def messages(self) -> Iterator[Message]:
         """Yield each client's question, made only when it is sent."""
@@ -103,14 +103,16 @@ class Survey:
             task = None
             if question.rates:
                 task = packer.pack(submodel_of_rate(self._layout, question.rates[0])).content
+            content = wire.pack_evaluation(question, task)
+            wire.address_task(content, client.partition)
             message = Message(
-                wire.pack_evaluation(question, task),
+                content,
                 client.node,
                 MessageType.EVALUATE,
                 group_id=str(self._state.round),
                 ttl=self._config.round_timeout + GRACE,
             )
-            self._findings.bytes += wire.payload_bytes(message.content)
+            self._findings.bytes += wire.payload_bytes(content)
             self._open.append(Asked(client=client, question=question, header=message.metadata))
             yield message
 

@@ -10,6 +10,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from common.config import CLIENTS, RunConfig
 from common.errors import UserError
 from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir
 from simulations.deployment import commands as deployment
@@ -74,7 +75,6 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
-    from common.config import CLIENTS
     from server.preflight import preflight
     from server.record.lock import only_writer
     from server.record.resolved import write_config
@@ -89,16 +89,13 @@ def run(
         with only_writer(target):  # what a killed run has left may need some seconds to end
             pass
         config = load_config(str(target / "config.toml"), changes)
+        _check_simulated(config)
         preflight(config, resumed=bool(checkpoints(target / "checkpoints")))
     else:
         if run_dir is not None:
             changes.append(f"run-dir={run_dir.absolute()}")
         config = load_config(source or "digits", changes)
-        if config.data == CLIENTS:
-            raise UserError(
-                "data: simulated clients have no images of their own; name a data set, and let "
-                "clients judge with evaluation.by=clients"
-            )
+        _check_simulated(config)
         preflight(config)
         target = resolve_run_dir(config, RUNS)
     write_config(config, target)
@@ -127,6 +124,28 @@ def run(
     if failures := progress.failures():
         typer.echo(failures, err=True)
     typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
+
+
+def _check_simulated(config: RunConfig) -> None:
+    """Refuse clients that a simulation cannot have.
+
+    Raises:
+        UserError: They are to have images of their own, or are fewer than a round needs, or more
+            than may come.
+    """
+    if config.data == CLIENTS:
+        raise UserError(
+            "data: simulated clients have no images of their own; name a data set, and let "
+            "clients judge with evaluation.by=clients"
+        )
+    if not config.auto:
+        return
+    clients = config.simulation_clients
+    if not config.min_clients <= clients <= config.max_clients:
+        raise UserError(
+            f"simulation-clients: {clients} is not from min-clients={config.min_clients} to "
+            f"max-clients={config.max_clients}"
+        )
 
 
 def _deliver(run_dir: Path) -> None:

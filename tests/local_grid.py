@@ -9,7 +9,6 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from client.app import app as client_app
-from common.config.fleet import parse_fleet
 from common.config.run import RunConfig
 from server.grid import StreamingGrid
 
@@ -41,7 +40,7 @@ class LocalGrid(Grid):
         order: Callable[[int], Any] = lambda partition: partition,
         mishap: Mishap = lambda _, reply: reply,
     ) -> None:
-        clients = len(parse_fleet(config.fleet))
+        clients = len(config.client_rates)
         # Node ids say nothing about partitions, as in a real federation.
         self.nodes = {7919 * (clients - i): i for i in range(clients)}
         self.contexts = {

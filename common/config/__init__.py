@@ -1,6 +1,6 @@
 """Everything that determines a run, as one frozen tree."""
 
-from common.config.fleet import fleet_codes, parse_fleet
+from common.config.fleet import fleet_codes, fleet_widths, parse_fleet
 from common.config.run import CLIENTS, RunConfig, Scalar
 from common.config.sections import (
     LOSS_LEVELS,
@@ -22,5 +22,6 @@ __all__ = [
     "ServerConfig",
     "TrainConfig",
     "fleet_codes",
+    "fleet_widths",
     "parse_fleet",
 ]

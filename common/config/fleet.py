@@ -1,10 +1,13 @@
-"""The fleet as a text: rates times counts, or the codes of Zhou et al. (2023)."""
+"""The fleet as a text: rates times counts, the codes of Zhou et al. (2023), or whoever comes."""
 
 import re
 from fractions import Fraction
 from functools import cache
 
 from common.errors import UserError
+
+AUTO = "auto"
+"""The word by which a fleet says that whoever comes takes part."""
 
 CODE_RATES = {code: Fraction(4 if code == 1 else 3 if code < 5 else 2, 4) for code in range(1, 8)}
 """The model rate of each of Zhou's client types."""
@@ -58,3 +61,50 @@ def fleet_codes(text: str) -> tuple[int, ...]:
             "one for each client, such as 1111223344"
         )
     return codes
+
+
+@cache
+def fleet_menu(text: str) -> tuple[Fraction, ...] | None:
+    """Return the rates that an ``auto`` fleet names, none for all halves; None for another fleet.
+
+    Args:
+        text: ``"auto"``, or ``"auto 1 1/2 1/4"``: the widths that whoever comes may have.
+
+    Raises:
+        UserError: What follows the word is not rates in (0, 1].
+    """
+    first, *words = text.split() or [""]
+    if first != AUTO:
+        return None
+    rates = set()
+    for word in words:
+        match = re.fullmatch(r"[0-9]{1,6}(/[1-9][0-9]{0,5}|\.[0-9]{1,6})?", word)
+        if match is None or not 0 < Fraction(word) <= 1:
+            raise UserError(
+                f"fleet: '{word}' is not a rate in (0, 1]; after auto stand the widths that "
+                "devices may have, without counts, such as 'auto 1 1/2 1/4'"
+            )
+        rates.add(Fraction(word))
+    return tuple(sorted(rates))
+
+
+@cache
+def fleet_widths(text: str, atom: int) -> tuple[Fraction, ...]:
+    """Return the different rates that clients of a fleet may have, from narrow to wide.
+
+    Args:
+        text: Any fleet. A bare ``"auto"`` is 1 and its halves, as far as an atom can be halved.
+        atom: Channels of an atom of the model.
+
+    Raises:
+        UserError: The text does not parse.
+    """
+    menu = fleet_menu(text)
+    if menu is None:
+        return tuple(sorted(set(parse_fleet(text))))
+    if menu:
+        return menu
+    halves = [Fraction(1)]
+    while int(halves[0] * atom) % 2 == 0:
+        halves.insert(0, halves[0] / 2)
+    return tuple(halves)

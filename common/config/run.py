@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from common.config.earlier import read_earlier
-from common.config.fleet import parse_fleet
+from common.config.fleet import fleet_menu, fleet_widths, parse_fleet
 from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
@@ -37,7 +37,8 @@ class RunConfig(Section):
     """Everything that determines a run; equal configurations give equal bits.
 
     Field defaults describe the default job. `fleet` is rates times counts
-    (``"1x2 1/2x3 1/4x3"``) or one of Zhou's codes (``"1111223344"``); for `refresh_every`
+    (``"1x2 1/2x3 1/4x3"``), one of Zhou's codes (``"1111223344"``) or whoever comes
+    (``"auto"``, see `fleet_menu`); for `refresh_every`
     rounds a client keeps the same channels, 0 is all; `participants` "full" sends everybody home
     who cannot hold the full model; `clients_per_round` 0 means all; `threads` is torch's thread
     count in a client;
@@ -59,6 +60,9 @@ class RunConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(1.0, gt=0)
     fleet: str = "1x2 1/2x3 1/4x3"
+    min_clients: int = Field(1, ge=1, description="of fleet=auto, before a round begins")
+    max_clients: int = Field(1000, ge=1, description="of fleet=auto, ever")
+    simulation_clients: int = Field(8, ge=1, description="of fleet=auto, and parts of the data")
     participants: Literal["all", "full"] = "all"
     clients_per_round: int = Field(0, ge=0)
     policy: str = "static"
@@ -93,9 +97,27 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property
+    def auto(self) -> bool:
+        """Whether whoever comes takes part, in place of a fixed number of clients."""
+        return fleet_menu(self.fleet) is not None
+
+    @property
     def client_rates(self) -> tuple[Fraction, ...]:
-        """The model rate of each client of the fleet, in the order of partitions."""
-        return parse_fleet(self.fleet)
+        """The model rate of each client of the fleet, in the order of partitions.
+
+        Of `fleet` "auto" that of each simulated one, which can hold the largest width.
+        """
+        if not self.auto:
+            return parse_fleet(self.fleet)
+        return (max(fleet_menu(self.fleet) or (Fraction(1),)),) * self.simulation_clients
+
+    def widths(self, atom: int) -> tuple[Fraction, ...]:
+        """Return the different rates that clients may have, from narrow to wide.
+
+        Args:
+            atom: Channels of an atom of the model, by which `fleet` "auto" may be halved.
+        """
+        return fleet_widths(self.fleet, atom)
 
     @property
     def by_clients(self) -> bool:
@@ -146,7 +168,21 @@ class RunConfig(Section):
             raise UserError(_one_line(error, cls)) from None
         _ = config.client_rates  # a fleet that does not parse is refused here
         _refuse(config)
+        config._check_numbers()
         return config
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers of clients that cannot be."""
+        if not self.auto and self.min_clients > 1:
+            raise UserError(
+                f"min-clients: {self.min_clients} of a fixed fleet; say how many replies a round "
+                "needs with min-replies, or let fleet=auto take whoever comes"
+            )
+        if self.auto and self.min_clients > self.max_clients:
+            raise UserError(
+                f"min-clients: {self.min_clients} is more than max-clients={self.max_clients}, so "
+                "that no round could begin"
+            )
 
     def to_flat(self) -> dict[str, Scalar]:
         """Return dotted kebab-case keys with values that Flower's run-config can carry."""

@@ -23,6 +23,7 @@ from common.wire.records import WireError, field_of, pack_array, read_array
 WEIGHTS = "weights"
 SPEC = "spec"
 METRICS = "metrics"
+CLIENT = "client"
 VALUES = "values"
 
 MOST_IMAGES = 2**31
@@ -107,6 +108,21 @@ def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict
         }
     )
     return RecordDict({WEIGHTS: _record(CODECS[spec.codec].task.encode(values)), SPEC: record})
+
+
+def address_task(content: RecordDict, number: int) -> None:
+    """Tell the client that a task goes to, in its content, which number it has been given."""
+    content[CLIENT] = ConfigRecord({"number": number})
+
+
+def addressee(content: RecordDict) -> int | None:
+    """Return the number that a task's client has been given, None if it has its own.
+
+    Raises:
+        WireError: It is no number.
+    """
+    record = content.config_records.get(CLIENT)
+    return None if record is None else field_of(record, "number", int)
 
 
 def unpack_task(

@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from textwrap import shorten
 
 from flwr.app import ConfigRecord, RecordDict
 
@@ -17,6 +18,7 @@ from common.wire.records import WireError, field_of
 
 MOST_EXAMPLES = 2**40
 LONGEST_NAME = 64
+LONGEST_REASON = 300
 
 StepSeconds = tuple[tuple[Fraction, float], ...]
 """Measured seconds of a local step by model rate."""
@@ -27,7 +29,7 @@ class RollCall:
     """A client's answer to the roll-call.
 
     Attributes:
-        partition: The number that names the client for the whole run, from 0.
+        partition: The number that names the client for the whole run, from 0; None if it has none.
         examples: Images it holds.
         image_shape: (C, H, W) of these images.
         name: What its owner calls the device; may be empty.
@@ -35,9 +37,11 @@ class RollCall:
         rate: The highest model rate that it accepts, in (0, 1].
         memory_free: Bytes that the device has free now, 0 if it cannot tell.
         step_seconds: Measured seconds of a local step by model rate, if the server asked.
+        keyed: Whether its key stays the same when it starts again.
+        partitions: How many clients the simulation has that it is one of; 0 is a device.
     """
 
-    partition: int
+    partition: int | None
     examples: int
     image_shape: tuple[int, ...]
     name: str = ""
@@ -45,6 +49,23 @@ class RollCall:
     rate: Fraction = Fraction(1)
     memory_free: int = 0
     step_seconds: StepSeconds = ()
+    keyed: bool = False
+    partitions: int = 0
+
+
+class UnfitError(WireError):
+    """A client says that it cannot take part, and why.
+
+    Args:
+        reason: In plain words.
+        name: The device's name, as in `RollCall`.
+        partitions: As in `RollCall`.
+    """
+
+    def __init__(self, reason: str, name: str = "", partitions: int = 0) -> None:
+        super().__init__(reason)
+        self.name = name
+        self.partitions = partitions
 
 
 def pack_question(measure: bool) -> RecordDict:
@@ -57,11 +78,31 @@ def unpack_question(content: RecordDict) -> bool:
     return content.config_records.get(SPEC, ConfigRecord()).get("measure") is True
 
 
+def pack_verdict(reason: str) -> RecordDict:
+    """Pack what a device is told that is refused: why, in a line."""
+    return RecordDict({SPEC: ConfigRecord({"refused": reason})})
+
+
+def unpack_verdict(content: RecordDict) -> str:
+    """Return why the server refuses the device, empty if it asks something else."""
+    reason = content.config_records.get(SPEC, ConfigRecord()).get("refused")
+    return reason if isinstance(reason, str) else ""
+
+
+def pack_unfit(reason: str, name: str, partitions: int) -> RecordDict:
+    """Pack the roll-call answer of a client that cannot take part, see `UnfitError`."""
+    record = ConfigRecord(
+        {"unfit": " ".join(reason.split()), "device-name": name, "partitions": partitions}
+    )
+    return RecordDict({SPEC: record})
+
+
 def pack_roll_call(answer: RollCall) -> RecordDict:
     """Pack a roll-call answer into a reply's content."""
+    number = {} if answer.partition is None else {"partition-id": answer.partition}
     record = ConfigRecord(
         {
-            "partition-id": answer.partition,
+            **number,
             "examples": answer.examples,
             "image-shape": list(answer.image_shape),
             "device-name": answer.name,
@@ -70,6 +111,8 @@ def pack_roll_call(answer: RollCall) -> RecordDict:
             "memory-free": answer.memory_free,
             "step-rates": [str(rate) for rate, _ in answer.step_seconds],
             "step-seconds": [seconds for _, seconds in answer.step_seconds],
+            "keyed": answer.keyed,
+            "partitions": answer.partitions,
         }
     )
     return RecordDict({SPEC: record})
@@ -80,27 +123,40 @@ def unpack_roll_call(content: RecordDict) -> RollCall:
 
     Raises:
         WireError: A field is missing, of another type or out of its range.
+        UnfitError: The client says that it cannot take part.
     """
     record = content.config_records.get(SPEC, ConfigRecord())
+    partitions = _whole(record, "partitions", 2**31)
+    if "unfit" in record:
+        name, reason = _name(record), field_of(record, "unfit", str)
+        reason = "".join(letter for letter in reason if letter.isprintable())
+        raise UnfitError(shorten(reason, LONGEST_REASON, placeholder=" …"), name, partitions)
     shape = field_of(record, "image-shape", list)
     rates, seconds = field_of(record, "step-rates", list), field_of(record, "step-seconds", list)
     answer = RollCall(
-        _whole(record, "partition-id", 2**31),
+        _whole(record, "partition-id", 2**31) if "partition-id" in record else None,
         _whole(record, "examples", MOST_EXAMPLES),
         tuple(n for n in shape if isinstance(n, int)),
-        field_of(record, "device-name", str),
+        _name(record),
         _whole(record, "skipped", MOST_EXAMPLES),
         _rate(field_of(record, "rate", str)),
         _whole(record, "memory-free", 2**63),
         tuple(zip(map(_rate, rates), map(_positive, seconds), strict=False)),
+        record.get("keyed") is True,
+        partitions,
     )
     if answer.examples < 1:
         raise WireError("the client says that it has no images")
-    if len(answer.name) > LONGEST_NAME or not answer.name.isprintable():
-        raise WireError(f"a device-name is at most {LONGEST_NAME} printable characters")
     if len({rate for rate, _ in answer.step_seconds}) != len(rates) or len(rates) != len(seconds):
         raise WireError("'step-rates' and 'step-seconds' do not belong together")
     return answer
+
+
+def _name(record: ConfigRecord) -> str:
+    name = field_of(record, "device-name", str)
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise WireError(f"a device-name is at most {LONGEST_NAME} printable characters")
+    return name
 
 
 def _whole(record: ConfigRecord, key: str, limit: int) -> int:

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float32
 
-from common.config import RunConfig, fleet_codes, parse_fleet
+from common.config import RunConfig, fleet_codes
 from common.seeding import rng_for
 from common.submodels import Layout, Submodel
 from server.fleet.members import Client
@@ -103,20 +103,16 @@ def request_for(
         stretch=stretch,
         rng=rng_for(config.seed, stretch, client.partition, "extraction"),
         seed=config.seed,
-        widths=tuple(layout.kept_per_atom(rate) for rate in _rates(config.fleet)),
+        widths=tuple(layout.kept_per_atom(rate) for rate in config.widths(layout.atom)),
         code=codes[client.partition] if codes else 0,
         weights=weights,
     )
 
 
-def widths_within(config: RunConfig, rate: Fraction) -> tuple[Fraction, ...]:
+def widths_within(layout: Layout, config: RunConfig, rate: Fraction) -> tuple[Fraction, ...]:
     """Return a width, and the fleet's narrower ones from wide to narrow."""
-    return (rate, *(each for each in reversed(_rates(config.fleet)) if each < rate))
-
-
-@cache
-def _rates(fleet: str) -> tuple[Fraction, ...]:
-    return tuple(sorted(set(parse_fleet(fleet))))
+    fleet = reversed(config.widths(layout.atom))
+    return (rate, *(each for each in fleet if each < rate))
 
 
 _codes = cache(fleet_codes)

@@ -21,7 +21,7 @@ class Client:
         rate: Its model rate.
         examples: Images it holds.
         index: Its place among the clients of its rate, from 0.
-        count: The number of clients of its rate, absent ones included.
+        count: The number of clients of its rate; of a fixed fleet absent ones are included.
         present: Whether it can be asked.
         accepts: The largest rate that it said it can hold.
     """
@@ -36,16 +36,26 @@ class Client:
     accepts: Fraction = Fraction(1)
 
 
-def fleet_of(rates: Sequence[Fraction], answers: Sequence[tuple[int, int] | None]) -> list[Client]:
+def fleet_of(
+    rates: Sequence[Fraction],
+    answers: Sequence[tuple[int, int] | None],
+    numbers: Sequence[int] | None = None,
+) -> list[Client]:
     """Return the fleet in the order of partitions.
 
     Args:
         rates: Each client's model rate.
         answers: Each client's node id and number of images, None where it is absent.
+        numbers: Each client's number where whoever comes takes part; absent ones are then not
+            counted among those of their rate, since they may never come back.
     """
-    sizes, seen = Counter(rates), Counter[Fraction]()
+    counted = [numbers is None or answer is not None for answer in answers]
+    sizes = Counter(rate for rate, counts in zip(rates, counted, strict=True) if counts)
+    seen = Counter[Fraction]()
     fleet = []
-    for partition, (rate, answer) in enumerate(zip(rates, answers, strict=True)):
+    for partition, rate, answer, counts in zip(
+        range(len(rates)) if numbers is None else numbers, rates, answers, counted, strict=True
+    ):
         node, examples = answer or (0, 0)
         fleet.append(
             Client(
@@ -54,11 +64,11 @@ def fleet_of(rates: Sequence[Fraction], answers: Sequence[tuple[int, int] | None
                 rate=rate,
                 examples=examples,
                 index=seen[rate],
-                count=sizes[rate],
+                count=max(1, sizes[rate]),
                 present=answer is not None,
             )
         )
-        seen[rate] += 1
+        seen[rate] += counts
     return fleet
 
 
@@ -69,6 +79,8 @@ def highest_rate(
     step_seconds: Sequence[tuple[Fraction, float]] = (),
 ) -> Fraction:
     """Return the highest rate of this model within a limit and the configured `round_budget`.
+
+    Where whoever comes takes part it is one of the fleet's widths.
 
     Between two measured rates the time of a local step is taken to be a constant and a part that
     grows with the number of parameters, so with the square of the rate. A client that is too slow
@@ -83,8 +95,9 @@ def highest_rate(
     Returns:
         A multiple of ``1 / layout.atom``, 0 if even the smallest is above the limit.
     """
-    most = int(limit * layout.atom)
-    rates = [Fraction(k, layout.atom) for k in range(1, most + 1)]
+    atom = layout.atom
+    allowed = config.widths(atom) if config.auto else [Fraction(k + 1, atom) for k in range(atom)]
+    rates = [rate for rate in allowed if rate <= limit]
     if not rates or not step_seconds or not config.round_budget:
         return rates[-1] if rates else Fraction(0)
     (low, fast), (high, slow) = min(step_seconds), max(step_seconds)

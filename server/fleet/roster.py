@@ -1,24 +1,27 @@
 """The roster: who answers for each partition while nodes come and go.
 
 The grid only knows node ids, which say nothing and change when a device starts again without a key.
-So every node that appears is asked who it is, and what it answers decides whose place it takes.
+So every node that appears is asked who it is, and what it answers decides whose place it takes. One
+that cannot be taken is refused by itself: nobody else waits for it.
 """
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
-from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from common.config import RunConfig
 from common.errors import UserError
 from common.submodels import Layout
-from common.wire import RollCall, WireError, pack_question, unpack_roll_call
+from common.wire import RollCall, UnfitError, WireError
 from server.fleet.members import Client, fleet_of, highest_rate, required
+from server.fleet.places import FixedPlaces, OpenPlaces, Places
+from server.fleet.questions import Questions
+from server.fleet.refusals import Refusal, Refusals
 
 PAUSE = 0.1
 """Seconds between two looks at who has come, at the start."""
@@ -26,7 +29,9 @@ PAUSE = 0.1
 LONGER_PAUSE = 0.5
 """The same while a round waits for enough clients."""
 
-log = logging.getLogger("flwr")
+SETTLE = 15.0
+"""Seconds that whoever is connected has to answer once enough have, where whoever comes takes part.
+"""
 
 
 class Roster:
@@ -37,6 +42,8 @@ class Roster:
         layout: The full model's layout.
         image_shape: (C, H, W) of the run's images, which everybody must have.
         limits: By partition the largest rate since its memory ran out; 0 is none at all.
+        numbers: Where the run remembers who has which number if whoever comes takes part; None is
+            nowhere.
     """
 
     def __init__(
@@ -45,18 +52,23 @@ class Roster:
         layout: Layout,
         image_shape: tuple[int, int, int],
         limits: Mapping[int, Fraction] | None = None,
+        numbers: Path | None = None,
     ) -> None:
         self.config = config
         self.layout = layout
         self.image_shape = image_shape
-        self.rates = config.client_rates
+        self._places: Places = (
+            OpenPlaces(config, layout, numbers) if config.auto else FixedPlaces(config)
+        )
         self._limits = dict(limits or {})
         self._events: dict[int, str] = {}
         self._failing: set[int] = set()
         self._members: dict[int, tuple[int, RollCall]] = {}
         self._online: set[int] = set()
-        self._questions: dict[str, int] = {}
-        self._queue: dict[int, RollCall] = {}
+        self._questions = Questions(config.round_budget > 0)
+        self._queue: dict[int, tuple[int, RollCall]] = {}
+        self._refusals = Refusals()
+        self._simulated = 0
         self._fleet: list[Client] | None = None
 
     @property
@@ -81,30 +93,52 @@ class Roster:
     def start(self, grid: Grid) -> None:
         """Wait until the whole fleet has answered, or as many as a round needs.
 
+        Where whoever comes takes part, that is until enough have answered and nobody else who is
+        connected is about to.
+
         Raises:
-            UserError: Too few nodes answered within `start-timeout`, or one of them said something
-                that does not fit; the line names it.
+            UserError: Too few nodes answered within `start-timeout`, or one of a simulation cannot
+                be taken; the line says who and why.
         """
-        deadline = time.monotonic() + self.config.start_timeout
-        while len(self._members) < len(self.rates):
-            refused = self.update(grid)
-            if refused:
-                raise UserError(f"roll-call: {refused[0]}")
-            if len(self._members) == len(self.rates):
+        deadline, settled = time.monotonic() + self.config.start_timeout, None
+        while True:
+            self.update(grid)
+            now = time.monotonic()
+            settled = settled or (now + SETTLE if self.enough() else None)
+            if self._complete(now, settled):
                 break
-            if time.monotonic() > deadline:
-                if self.config.min_replies and self.enough():
+            everybody = not self._questions.unanswered(self._online)
+            if self._simulated and self._refusals and everybody:  # nobody else can come
+                raise UserError(f"roll-call: {self._refusals}")
+            if now > deadline:
+                if self.enough() and (self.config.auto or self.config.min_replies):
                     break
-                raise UserError(
-                    f"fleet: names {len(self.rates)} clients, but {len(self._members)} of the "
-                    f"{len(self._online)} nodes that are connected answered as one of them; in a "
-                    f"simulation start with --federation-config 'num-supernodes={len(self.rates)}'"
-                )
+                raise UserError(self._too_few())
             time.sleep(PAUSE)
-        if self._queue:
-            node, answer = next(iter(self._queue.items()))
-            raise UserError(f"roll-call: {_taken(node, answer)}")
         self.take_events()
+
+    def _complete(self, now: float, settled: float | None) -> bool:
+        """Say whether a run need not wait for anybody any more."""
+        if not self.config.auto or self._simulated:
+            wanted = self._simulated if self.config.auto else self._places.most
+            return len(self._members) >= wanted
+        if settled is None:
+            return False
+        return now > settled or not self._questions.unanswered(self._online)
+
+    def _too_few(self) -> str:
+        """Say that too few have come, and who was refused."""
+        most = self._places.most
+        wanted = f"names {most} clients"
+        if self.config.auto:
+            wanted = f"auto begins with min-clients={self.config.min_clients}"
+        hint = f"; not taken: {self._refusals}" if self._refusals else ""
+        if self._simulated and not self.config.auto:
+            hint += f"; in a simulation start with --federation-config 'num-supernodes={most}'"
+        return (
+            f"fleet: {wanted}, but {len(self._members)} of the {len(self._online)} nodes that are "
+            f"connected answered as one of them{hint}"
+        )
 
     def wait(self, grid: Grid) -> None:
         """Follow the nodes until enough clients are there for a round, or its time is over."""
@@ -114,14 +148,11 @@ class Roster:
             time.sleep(LONGER_PAUSE)
             self.update(grid)
 
-    def update(self, grid: Grid) -> list[str]:
+    def update(self, grid: Grid) -> None:
         """Follow the nodes that have left, ask those that are new and take in those that answered.
 
         Args:
             grid: Where the nodes are.
-
-        Returns:
-            Why somebody who answered was not taken in.
         """
         online = set(grid.get_node_ids())
         for partition, (node, _) in self._members.items():
@@ -130,53 +161,57 @@ class Roster:
         if online != self._online:
             self._fleet = None
         new, self._online = sorted(online - self._online), online
-        self._queue = {node: answer for node, answer in self._queue.items() if node in online}
+        self._queue = {node: waiting for node, waiting in self._queue.items() if node in online}
         for node in new:
-            question = Message(pack_question(self.config.round_budget > 0), node, MessageType.QUERY)
-            self._questions |= {number: node for number in grid.push_messages([question]) if number}
-        refused = []
-        for reply in grid.pull_messages(list(self._questions)) if self._questions else ():
-            node = self._questions.pop(reply.metadata.reply_to_message_id, 0)
-            if not node:
+            self._questions.ask(grid, node)
+        for node, answer in self._questions.answers(grid):
+            if node not in online:  # a node that has gone is answered for by the grid
                 continue
             try:
-                if reply.has_error():
-                    reason = (reply.error.reason or "no reason given").strip().splitlines()[-1]
-                    raise WireError(f"a client failed: {reason}")
-                answer = unpack_roll_call(reply.content)
+                if isinstance(answer, WireError):
+                    raise answer
+                self._simulated = max(self._simulated, answer.partitions)
                 self._check(answer)
-            except ValueError as error:
-                if node in online:  # a node that has gone is answered for by the grid
-                    refused.append(f"node {node}: {error}")
-            else:
-                self._queue[node] = answer
-        for reason in refused:
-            log.warning("roll-call: %s", reason)
-        self._admit()
-        return refused
+                self._queue[node] = self._places.place(grid, node, answer), answer
+            except WireError as error:
+                if isinstance(error, UnfitError):
+                    self._simulated = max(self._simulated, error.partitions)
+                self._refuse(grid, node, getattr(answer, "name", ""), str(error))
+        self._admit(grid)
 
-    def _admit(self) -> None:
+    def _admit(self, grid: Grid) -> None:
         """Give those who wait their places, if these are free."""
-        for node, answer in list(self._queue.items()):
-            holder, _ = self._members.get(answer.partition, (node, answer))
-            if holder != node and holder in self._online and answer.partition not in self._failing:
-                log.warning("roll-call: %s", _taken(node, answer))
+        for node, (partition, answer) in list(self._queue.items()):
+            holder, _ = self._members.get(partition, (node, answer))
+            if holder != node and holder in self._online and partition not in self._failing:
+                self._refuse(grid, node, answer.name, self._places.taken(partition, answer))
+                if len(self._queue) > self._places.most:
+                    del self._queue[node]
                 continue
             del self._queue[node]
-            self._members[answer.partition] = node, answer
-            self._failing.discard(answer.partition)
+            self._members[partition] = node, answer
+            self._failing.discard(partition)
             self._fleet = None
-            self._events[answer.partition] = "joined"
+            self._events[partition] = "joined"
+            self._refusals.taken(node, answer.name, self._online)
+        self._places.remember()
 
     def _check(self, answer: RollCall) -> None:
-        if answer.partition >= len(self.rates):
-            raise WireError(
-                f"partition-id {answer.partition}: the fleet names {len(self.rates)} clients, "
-                f"which are 0 … {len(self.rates) - 1}"
-            )
         if answer.image_shape != self.image_shape:
             theirs, ours = ("x".join(map(str, s)) for s in (answer.image_shape, self.image_shape))
-            raise WireError(f"client {answer.partition} has images of {theirs}, the run of {ours}")
+            raise WireError(f"it has images of {theirs}, the run of {ours}")
+
+    def _refuse(self, grid: Grid, node: int, device: str, reason: str) -> None:
+        """Leave a node out, for a reason that is told to whoever can mend it."""
+        if self._refusals.add(Refusal(node=node, device=device, reason=reason)):
+            self._questions.tell(grid, node, reason)
+            self._fleet = None
+        # Nor is it asked for what it could do before.
+        for partition, (holder, _) in list(self._members.items()):
+            if holder == node:
+                del self._members[partition]
+                self._events[partition] = "left"
+                self._fleet = None
 
     def fleet(self) -> list[Client]:
         """Return every client of the fleet in the order of partitions, absent ones included.
@@ -184,29 +219,34 @@ class Roster:
         The same list until something about it changes: a round must not cost what the fleet does.
         """
         if self._fleet is None:
-            partitions = range(len(self.rates))
+            numbers = self._places.numbers()
+            partitions = range(self._places.most) if numbers is None else numbers
             rates = [self._rate(partition) for partition in partitions]
-            fleet = fleet_of(rates, [self._present(partition) for partition in partitions])
+            present = [self._present(partition) for partition in partitions]
             self._fleet = [
-                replace(client, accepts=self._accepts(client.partition)) for client in fleet
+                replace(client, accepts=self._accepts(client.partition))
+                for client in fleet_of(rates, present, numbers)
             ]
         return self._fleet
 
     def enough(self) -> bool:
         """Say whether as many clients are present as a round needs replies."""
         present = sum(client.present for client in self.fleet())
-        asked = min(self.config.clients_per_round or len(self.rates), len(self.rates))
+        if self.config.auto:
+            return present >= self.config.min_clients
+        asked = min(self.config.clients_per_round or self._places.most, self._places.most)
         return present >= required(self.config, asked)
 
     def record(self) -> list[dict[str, Any]]:
-        """Return a description of every client for `fleet.json`."""
-        rows = []
+        """Return a description of every client, and of who is not taken, for `fleet.json`."""
+        rows: list[dict[str, Any]] = []
         for client in self.fleet():
             row: dict[str, Any] = {
                 "partition": client.partition,
                 "present": client.present,
                 "rate": str(client.rate),
-                "configured_rate": str(self.rates[client.partition]),
+                "configured_rate": str(self._places.configured(client.partition)),
+                **self._places.known_by(client.partition),
             }
             if client.partition in self._members:
                 node, answer = self._members[client.partition]
@@ -221,7 +261,7 @@ class Roster:
                     "step_seconds": {str(rate): time for rate, time in answer.step_seconds},
                 }
             rows.append(row)
-        return rows
+        return [*rows, *self._refusals.record()]
 
     def _present(self, partition: int) -> tuple[int, int] | None:
         """Return a client's node and number of images if it can be asked to train."""
@@ -232,7 +272,7 @@ class Roster:
 
     def _rate(self, partition: int) -> Fraction:
         """Return the rate that a client gets, 0 if there is none that it can hold."""
-        limit = min(self.rates[partition], self._accepts(partition))
+        limit = min(self._places.configured(partition), self._accepts(partition))
         _, answer = self._members.get(partition, (0, None))
         times = answer.step_seconds if answer else ()
         return highest_rate(self.layout, limit, self.config, times)
@@ -241,11 +281,3 @@ class Roster:
         limit = self._limits.get(partition, Fraction(1))
         _, answer = self._members.get(partition, (0, None))
         return min(limit, answer.rate) if answer else limit
-
-
-def _taken(node: int, answer: RollCall) -> str:
-    who = f" (device {answer.name})" if answer.name else ""
-    return (
-        f"node {node}{who} says partition-id {answer.partition}, which another node has that still "
-        "answers; give each its own"
-    )

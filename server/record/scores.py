@@ -117,7 +117,7 @@ def final_scores(
 def _widths(setting: Setting) -> tuple[Fraction, ...]:
     """Return the widths that the fleet trains; masked submodels all have the full one."""
     masked = policy_named(setting.config.policy).single_weights
-    return () if masked else setting.config.client_rates
+    return () if masked else setting.config.widths(setting.layout.atom)
 
 
 def _nan_last(value: float) -> float:

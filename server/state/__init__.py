@@ -1,6 +1,6 @@
 """What is carried from round to round, and how a round moves it on."""
 
-from server.state.advance import ServerState, advance, initial_state, no_masks
+from server.state.advance import ServerState, advance, initial_state, no_masks, room_for
 from server.state.checkpoint import (
     checkpoints,
     discard_old,
@@ -24,6 +24,7 @@ __all__ = [
     "load_checkpoint",
     "no_masks",
     "resumable",
+    "room_for",
     "round_of",
     "save_checkpoint",
 ]

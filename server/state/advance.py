@@ -1,6 +1,6 @@
 """What the server carries from round to round, and how one round moves it on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -87,8 +87,17 @@ def initial_state(
 
 
 def no_masks(layout: Layout, config: RunConfig) -> UInt8[np.ndarray, "clients bytes"]:
-    """Return the masks of a fleet that has not taken part yet."""
-    return np.zeros((len(config.client_rates), -(-layout.mask_bits // 8)), dtype=np.uint8)
+    """Return the masks of a fleet that has not taken part yet; of `fleet` "auto" there are none."""
+    clients = 0 if config.auto else len(config.client_rates)
+    return np.zeros((clients, -(-layout.mask_bits // 8)), dtype=np.uint8)
+
+
+def room_for(
+    masks: UInt8[np.ndarray, "clients bytes"], partitions: Iterable[int]
+) -> UInt8[np.ndarray, "more bytes"]:
+    """Return masks with a row for everybody: zeros for those who have not taken part yet."""
+    missing = max(partitions, default=-1) + 1 - len(masks)
+    return np.pad(masks, ((0, missing), (0, 0))) if missing > 0 else masks
 
 
 def advance(state: ServerState, round: Round, layout: Layout, config: RunConfig) -> ServerState:
@@ -120,7 +129,7 @@ def advance(state: ServerState, round: Round, layout: Layout, config: RunConfig)
         seen = seen[:1] if (seen == seen[0]).all() else seen
         for half_life, parts in zip(config.ema.half_life, pulls, strict=True):
             parts.append(pull_of(trained, seen, half_life, config.ema.ramp).ravel())
-    masks = state.masks.copy()
+    masks = room_for(state.masks, round.masks).copy()
     for partition, mask in round.masks.items():
         masks[partition] = np.frombuffer(mask, np.uint8)
     return ServerState(

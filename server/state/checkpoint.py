@@ -30,6 +30,7 @@ FORMAT = 1
 _MAY_DIFFER = {
     *("rounds", "run-dir", "name", "threads", "evaluate-every"),
     *("start-timeout", "round-timeout", "round-retries", "min-replies", "reply-memory"),
+    *("min-clients", "max-clients"),
 }
 """Keys that a resumed run may change: they do not enter the weights of the rounds already done."""
 

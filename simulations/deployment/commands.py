@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -64,10 +65,12 @@ def serve(
 
 def join(
     server: Annotated[str, typer.Argument(metavar="SERVER[:PORT]", help="Where the server is.")],
-    partition_id: Annotated[int, typer.Option(min=0, help="The device's number, from 0.")],
+    partition_id: Annotated[
+        int | None, typer.Option(min=0, help="Its number, from 0; none where fleet=auto.")
+    ] = None,
     certificates: Certificates = None,
     key: Annotated[Path | None, typer.Option(help="This device's private key, NAME.key.")] = None,
-    name: Annotated[str, typer.Option(help="What to call the device.")] = "",
+    name: Annotated[str, typer.Option(help="What to call it; default its host's.")] = "",
     data: Annotated[str, typer.Option(help="Its images: folder:PATH or npz:PATH.")] = "",
     model_rate: Annotated[str, typer.Option(help="The highest rate it accepts, as 1/2.")] = "",
     memory: Annotated[
@@ -106,13 +109,16 @@ def join(
         if kind not in ("weights", "torchscript"):
             raise UserError(f"--features: {features} is neither weights:FILE nor torchscript:FILE")
         features = f"{kind}:{Path(path).expanduser().absolute()}"
+    if partition_id is None:  # then its key, or else its name, is what it is known by
+        name = name or socket.gethostname()
     settings = {
         "device-name": name,
         "data": data,
         "model-rate": model_rate,
         "features": features,
     }
-    words = [f"partition-id={partition_id}"]
+    words = [] if partition_id is None else [f"partition-id={partition_id}"]
+    words += [] if insecure else ["keyed=true"]
     words += [f'{setting}="{value}"' for setting, value in settings.items() if value]
     words += [f"memory={memory}"] if memory is not None else []
     words += [f"least-images={least_images}"] if least_images is not None else []

@@ -73,7 +73,7 @@ def cost(
     # An atom of many channels allows more rates than anybody wants to wait for.
     allowed = {Fraction(k, atom) for k in range(1, atom + 1)} if atom <= 8 else set()
     wanted = (
-        set(parse_fleet(rates) if rates else config.client_rates)
+        set(parse_fleet(rates) if rates else config.widths(atom))
         | (set() if rates else allowed)
         | {Fraction(1)}
     )

@@ -23,7 +23,7 @@ from server.policies import GlobalWeights, bitmask_of, policy_named
 from server.preflight import rehearse
 from server.pretrained.start import starting_weights
 from server.setting import prepare
-from server.state import no_masks
+from server.state import no_masks, room_for
 
 AT_ONCE = 1000
 """Submodels whose coverage is added up at once; more take more memory and hardly less time."""
@@ -92,6 +92,7 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
         ]
         once = _counts(layout, Counter(kept))
         now = np.frombuffer(b"".join(kept), np.uint8).reshape(len(asked), -1)
+        masks = room_for(masks, asked)
         change, changes = mask_changes(layout, masks[asked], now)
         masks[asked] = now
         counts += once

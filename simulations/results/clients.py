@@ -48,7 +48,8 @@ def clients_of(run: RunRecord) -> list[ClientSummary]:
     Raises:
         UserError: The history or `fleet.json` cannot be read, or is that of an earlier version.
     """
-    clients = {each["partition"]: each for each in map(_known, _fleet(run))}
+    fleet = [row for row in _fleet(run) if "partition" in row]
+    clients = {each["partition"]: each for each in map(_known, fleet)}
     found = {
         partition: ClientSummary(partition=partition, device=row["device"], images=row["examples"])
         for partition, row in clients.items()
@@ -70,6 +71,19 @@ def clients_of(run: RunRecord) -> list[ClientSummary]:
         for partition, losses in row["held_out_by_client"].items():
             found[partition].held_out |= losses
     return sorted(found.values(), key=lambda client: int(client.partition))
+
+
+def refused_by(run: RunRecord) -> list[str]:
+    """Return a line for each device that a run has not taken, with the reason.
+
+    Raises:
+        UserError: `fleet.json` cannot be read.
+    """
+    return [
+        f"refused: {row.get('device') or 'a device without a name'}: {row['refused']}"
+        for row in _fleet(run)
+        if "refused" in row
+    ]
 
 
 def table_of(clients: list[ClientSummary]) -> Table:

@@ -103,9 +103,12 @@ def clients(run: RunArgument) -> None:
     from rich.console import Console
 
     from simulations.archive.record import read_run
-    from simulations.results.clients import clients_of, table_of
+    from simulations.results.clients import clients_of, refused_by, table_of
 
-    Console().print(table_of(clients_of(read_run(folder))))
+    record = read_run(folder)
+    Console().print(table_of(clients_of(record)))
+    for line in refused_by(record):
+        typer.echo(line)
 
 
 def features(

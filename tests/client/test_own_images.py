@@ -9,8 +9,7 @@ from PIL import Image
 
 from client.app import app
 from common.config.run import RunConfig
-from common.errors import UserError
-from common.wire.rollcall import RollCall, unpack_roll_call
+from common.wire.rollcall import RollCall, UnfitError, unpack_roll_call
 
 
 def test_a_node_trains_on_the_folder_it_names_whatever_the_run_says(
@@ -46,7 +45,7 @@ def test_a_device_reads_no_file_that_only_the_run_names(tmp_path: Path) -> None:
     private, own = (f"npz:{tmp_path / name}.npz" for name in ("private", "own"))
     for data in (private, f"folder:{tmp_path}"):
         run = RunConfig(data=data, image_shape="1x8x8", fleet="1x2")
-        with pytest.raises(UserError, match=f"data: this node reads {data} only if its own"):
+        with pytest.raises(UnfitError, match=f"data: this node reads {data} only if its own"):
             _asked({"partition-id": 0}, run)
         # With images of its own it does not even look at the run's.
         assert _asked({"partition-id": 0, "data": own}, run).examples == 30

@@ -60,6 +60,17 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (("run", "--set", "colour=red"), "colour"),
         (("run", "--set", "fleet=1/3x2"), "rate 1/3: this model's atoms of 4 channels allow 1/4"),
         (("run", "--set", "fleet=1of2"), "fleet: '1of2'"),
+        (("run", "--set", "fleet=auto 1x2"), "fleet: '1x2' is not a rate in (0, 1]; after auto"),
+        (
+            ("run", "--set", "fleet=auto", "--set", "simulation-clients=2000"),
+            "simulation-clients: 2000 is not from min-clients=1 to max-clients=1000",
+        ),
+        (("run", "--set", "fleet=auto 1/3"), "fleet: rate 1/3: this model's atoms of 4 channels"),
+        (
+            ("run", "--set", "fleet=auto", "--set", "policy=quarters"),
+            "policy: quarters gives each of ten clients its part",
+        ),
+        (("run", "--set", "min-clients=2"), "min-clients: 2 of a fixed fleet"),
         (("run", "--set", "fleet=1/4x2000"), "fleet: 2000 clients cannot share the 1437 images"),
         (("run", "--set", "data=cats"), "data: no data set 'cats'"),
         (("run", "--set", "policy=fancy"), "policy: 'fancy'"),

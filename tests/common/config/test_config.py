@@ -84,6 +84,7 @@ def test_flat_form_and_toml_come_back_the_same(tmp_path: Path) -> None:
         ("fleet=1/2x0", "fleet: '1/2x0' needs .* a count of at least 1"),
         ("fleet=1/0x2", "fleet: '1/0x2' is not"),
         ("fleet=", "fleet: empty"),
+        ("fleet=auto 2", r"fleet: '2' is not a rate in \(0, 1\]"),
         ("ema.half-life=", "ema.half-life: .*at least 1 item"),
         ("ema.half-life=5,5", "ema.half-life: half-lives are different"),
         ("ema.half-life=-1", "ema.half-life: half-lives are .* none negative"),
@@ -95,6 +96,25 @@ def test_bad_input_is_one_line_that_names_the_key(override: str, message: str) -
     with pytest.raises(UserError, match=message) as caught:
         load_config("digits", [override])
     assert "\n" not in str(caught.value)
+
+
+def test_more_clients_than_there_may_be_cannot_be_waited_for() -> None:
+    with pytest.raises(UserError, match="min-clients: 5 is more than max-clients=3"):
+        load_config("digits", ["fleet=auto", "min-clients=5", "max-clients=3"])
+
+
+def test_the_widths_of_a_fleet() -> None:
+    def widths(fleet: str, atom: int = 8) -> list[str]:
+        return list(map(str, RunConfig(fleet=fleet).widths(atom)))
+
+    assert widths("1x2 1/4x3 1/2") == ["1/4", "1/2", "1"]
+    assert widths("auto") == ["1/8", "1/4", "1/2", "1"]
+    assert widths("auto", 12) == ["1/4", "1/2", "1"], "3 channels of 12 are an odd number"
+    assert widths("auto 1 1/2 1/4") == ["1/4", "1/2", "1"]
+    auto = RunConfig(fleet="auto 1/2 1/4", simulation_clients=3)
+    assert auto.auto
+    assert auto.client_rates == (Fraction(1, 2),) * 3
+    assert not RunConfig(fleet="1x2").auto
 
 
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:

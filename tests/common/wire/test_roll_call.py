@@ -23,7 +23,7 @@ def test_the_roll_call_arrives_as_it_was_sent() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("partition-id", None, "'partition-id' is missing"),
+        ("partitions", None, "'partitions' is missing"),
         ("partition-id", -1, "'partition-id' is -1"),
         ("examples", 0, "has no images"),
         ("examples", 2**50, "'examples' is"),

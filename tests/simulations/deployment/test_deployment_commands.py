@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import ssl
 import stat
 import sys
@@ -100,11 +101,24 @@ def test_serve_and_join_print_flowers_commands(certs: Path) -> None:
 
     assert parse_config_args([args.node_config]) == {
         "partition-id": 3,
+        "keyed": True,
         "device-name": "the barn",
         "data": "folder:/srv/own pictures",
         "model-rate": "1/2",
         "memory": 200.0,
     }
+
+
+def test_a_device_without_a_number_has_a_name() -> None:
+    def settings(*words: str) -> str:
+        done = _call("join", "farm.example", "--insecure", "--print", *words)
+        assert done.exit_code == 0, done.output
+        printed = _without_variables(done.output)
+        return printed[printed.index("--node-config") + 1]
+
+    assert settings() == f'device-name="{socket.gethostname()}"'
+    assert settings("--name", "barn") == 'device-name="barn"'
+    assert settings("--partition-id", "0") == "partition-id=0", "as ever where it has a number"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""The roll-call on its way: questions to nodes, their answers, and word to those not taken."""
+
+from collections.abc import Iterator
+
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from common.wire import (
+    RollCall,
+    WireError,
+    pack_question,
+    pack_verdict,
+    unpack_roll_call,
+)
+
+NOBODY = 0
+"""The node under whose number those messages are kept whose replies say nothing."""
+
+
+class Questions:
+    """What nodes have been asked and have not answered yet.
+
+    Args:
+        measure: Whether to ask for step times as well.
+    """
+
+    def __init__(self, measure: bool) -> None:
+        self._measure = measure
+        self._open: dict[str, int] = {}
+
+    def unanswered(self, online: set[int]) -> bool:
+        """Say whether one of these nodes has still to answer."""
+        return not online.isdisjoint(self._open.values())
+
+    def ask(self, grid: Grid, node: int) -> None:
+        """Ask a node who it is."""
+        self._push(grid, node, pack_question(self._measure), node)
+
+    def tell(self, grid: Grid, node: int, reason: str) -> None:
+        """Tell a node, which logs it, why it is not taken."""
+        self._push(grid, node, pack_verdict(reason), NOBODY)
+
+    def answers(self, grid: Grid) -> Iterator[tuple[int, RollCall | WireError]]:
+        """Yield who has answered since and what, or what is wrong with it."""
+        for reply in grid.pull_messages(list(self._open)) if self._open else ():
+            node = self._open.pop(reply.metadata.reply_to_message_id, NOBODY)
+            if node == NOBODY:
+                continue
+            try:
+                if reply.has_error():
+                    reason = (reply.error.reason or "no reason given").strip().splitlines()[-1]
+                    raise WireError(f"its program failed: {reason}")
+                yield node, unpack_roll_call(reply.content)
+            except WireError as error:
+                yield node, error
+
+    def _push(self, grid: Grid, node: int, content: RecordDict, of: int) -> None:
+        message = Message(content, node, MessageType.QUERY)
+        self._open |= {number: of for number in grid.push_messages([message]) if number}
