@@ -13,6 +13,7 @@ from server.fleet import Client, Roster
 from server.grid import StreamingGrid
 from server.preflight import preflight
 from server.pretrained.start import starting_weights
+from server.privacy import Ledger
 from server.record.background import Background
 from server.record.history import read_rows
 from server.record.lock import only_writer
@@ -92,13 +93,14 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     else:
         state = load_checkpoint(last, config, layout, read_rows(run_dir / "history.jsonl"))
         recorded = state.round
+    ledger = Ledger(run_dir, resumed=last is not None) if config.privacy.on else None
     roster = Roster(config, layout, setting.image_shape, state.limits)
     roster.start(grid)
     recorder = Recorder(setting, run_dir)
     recorder.go_on_after(recorded)
     log.info(recorder.cost(state))
     log.info(recorder.evaluator.check.line)
-    strategy = CoverageAvg(config, layout, roster, state)
+    strategy = CoverageAvg(config, layout, roster, state, ledger)
     written: list[Client] = []
 
     def after_round(server_round: int, _: object) -> MetricRecord | None:

@@ -11,6 +11,7 @@ from server.evaluation.torchscript import load_network
 from server.fleet import fleet_of, request_for
 from server.policies import GlobalWeights, submodel_for
 from server.pretrained.start import starting_weights
+from server.privacy import epsilon_after
 from server.setting import Setting, prepare
 
 
@@ -23,8 +24,8 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
     Raises:
         UserError: The data set does not exist or has too few images, levels do not fit its image
             size, a rate does not fit the atoms, the policy cannot serve the layout, or nobody may
-            take part, `init` is not a model of this architecture, or the features' file cannot be
-            used; the line names the key.
+            take part, `init` is not a model of this architecture, the features' file cannot be
+            used, or a package that privacy needs is missing; the line names the key.
     """
     setting = prepare(config)
     train, test = setting.splits
@@ -65,6 +66,7 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
         )
     if config.evaluation.features != "classifier":
         load_network(config.evaluation.features)
+    epsilon_after(config, 0)  # which says so if the accountant's package is missing
     rates = config.client_rates
     if len(rates) > len(train):
         raise UserError(

@@ -19,6 +19,7 @@ from common.submodels import Layout
 from server.attempt import Attempt
 from server.coverage import Coverage
 from server.fleet import Overdue, Roster
+from server.privacy import Ledger
 from server.record.report import RoundReport
 from server.state import ServerState, advance
 
@@ -37,6 +38,7 @@ class CoverageAvg(Strategy):
         layout: The full model's layout.
         roster: Who the clients are; followed from round to round.
         state: Where to start: fresh, or a checkpoint's.
+        ledger: With privacy, the run's secret randomness and its releases.
 
     `Strategy.start` counts rounds from 1; a resumed run's rounds go on from ``state.round``. The
     weights are in `state`: the record of arrays that Flower passes around stays empty, as a copy of
@@ -49,12 +51,20 @@ class CoverageAvg(Strategy):
     """
 
     def __init__(
-        self, config: RunConfig, layout: Layout, roster: Roster, state: ServerState
+        self,
+        config: RunConfig,
+        layout: Layout,
+        roster: Roster,
+        state: ServerState,
+        ledger: Ledger | None = None,
     ) -> None:
+        if config.privacy.on != (ledger is not None):
+            raise ValueError("a run has a ledger if and only if it is private")
         self.config = config
         self.layout = layout
         self.roster = roster
         self.state = state
+        self.ledger = ledger
         self.report = RoundReport()
         self.coverage = Coverage(layout, [], np.zeros((0, 3)))
         self._overdue = Overdue()
@@ -111,6 +121,7 @@ class CoverageAvg(Strategy):
             overdue=self._overdue,
             report=report,
             grid=grid,
+            ledger=self.ledger,
         )
 
     def configure_evaluate(

@@ -22,8 +22,8 @@ MAY_IMPORT = {
 WINGS = {
     "common": "errors files seeding cache submodels config diffusion data wire network",
     "client": "batches optimizer flat training capability device feedback app",
-    "server": "policies setting pretrained fleet coverage loops aggregation state evaluation "
-    "record grid preflight attempt strategy app",
+    "server": "policies setting pretrained fleet coverage loops aggregation privacy state "
+    "evaluation record grid preflight attempt strategy app",
     "simulations": "archive engine pictures planning results restoration deployment theory cli",
 }
 FLOWER = {

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from common.config.earlier import read_earlier
 from common.config.fleet import parse_fleet
@@ -19,6 +19,7 @@ from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
     ModelConfig,
+    PrivacyConfig,
     RatesConfig,
     Section,
     ServerConfig,
@@ -87,6 +88,29 @@ class RunConfig(Section):
     server: ServerConfig = ServerConfig()
     ema: EmaConfig = EmaConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+
+    @model_validator(mode="after")
+    def _private(self) -> "RunConfig":
+        """Refuse what differential privacy does not cover; whatever else cannot go with it is here.
+
+        A run may depend on a client in its noised update alone: not in how much it weighs, what
+        others are judged by, whom else a round waits for, or which submodels there are.
+        """
+        refused = {
+            "weighting": (self.weighting != "uniform", "uniform"),
+            "aggregation": (self.aggregation != "mean", "mean"),
+            "update-check": (self.update_check != "off", "off"),
+            "min-replies": (self.min_replies > 0, "0"),
+            "round-budget": (self.round_budget > 0, "0"),
+        }
+        for key, (clashes, instead) in refused.items():
+            if self.privacy.on and clashes:
+                raise ValueError(
+                    f"{key}: with privacy.noise-multiplier above 0 it is {instead} "
+                    f"(docs/privacy.md); set {key}={instead}"
+                )
+        return self
 
     @property
     def client_rates(self) -> tuple[Fraction, ...]:
@@ -166,4 +190,6 @@ def _one_line(error: ValidationError, cls: type["RunConfig"]) -> str:
         hint = f"did you mean '{near[0]}'?" if near else "see docs/configuration.md"
         return f"unknown key '{key}'; {hint}"
     message = first["msg"].removeprefix("Value error, ")
+    if not key:  # of several together, which it names
+        return message
     return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"

@@ -196,19 +196,22 @@ class Roster:
         """Say whether as many clients are present as a round needs replies."""
         present = sum(client.present for client in self.fleet())
         asked = min(self.config.clients_per_round or len(self.rates), len(self.rates))
-        return present >= required(self.config, asked)
+        return present >= max(1, required(self.config, asked))
 
     def record(self) -> list[dict[str, Any]]:
-        """Return a description of every client for `fleet.json`."""
-        rows = []
+        """Return a description of every client for `fleet.json`.
+
+        With privacy there is nothing in it that clients say, nor which of them are there.
+        """
+        rows, secret = [], self.config.privacy.on
         for client in self.fleet():
             row: dict[str, Any] = {
                 "partition": client.partition,
-                "present": client.present,
+                "present": None if secret else client.present,
                 "rate": str(client.rate),
                 "configured_rate": str(self.rates[client.partition]),
             }
-            if client.partition in self._members:
+            if client.partition in self._members and not secret:
                 node, answer = self._members[client.partition]
                 row |= {
                     "node": node,
@@ -231,7 +234,12 @@ class Roster:
         return node, answer.examples
 
     def _rate(self, partition: int) -> Fraction:
-        """Return the rate that a client gets, 0 if there is none that it can hold."""
+        """Return the rate that a client gets, 0 if there is none that it can hold.
+
+        With privacy it is the configured one, held or not: others' submodels depend on it.
+        """
+        if self.config.privacy.on:
+            return self.rates[partition]
         limit = min(self.rates[partition], self._accepts(partition))
         _, answer = self._members.get(partition, (0, None))
         times = answer.step_seconds if answer else ()

@@ -29,11 +29,12 @@ class HistoryRow(TypedDict, total=False):
     frechet_ema: Annotated[Number, "the same of the first moving average"]
     held_out_loss: Annotated[Number, "mean loss of that average on images nobody trained on"]
     held_out_score_loss: Annotated[Number, "the same, weighted as the likelihood bound has it"]
+    epsilon: Annotated[Number, "ε of the rounds so far at `privacy.delta`, with privacy"]
     loss: Annotated[Number, "the clients' mean training loss by their weights in the average"]
-    clients_asked: Annotated[int, "clients that were sent a task in the last attempt"]
-    clients_replied: Annotated[int, "clients whose update was taken in"]
-    clients_failed: Annotated[int, "clients asked whose update was not"]
-    clients_absent: Annotated[int, "clients of the fleet that could not be asked"]
+    clients_asked: Annotated[Number, "clients that were sent a task in the last attempt"]
+    clients_replied: Annotated[Number, "clients whose update was taken in"]
+    clients_failed: Annotated[Number, "clients asked whose update was not"]
+    clients_absent: Annotated[Number, "clients of the fleet that could not be asked"]
     failures: Annotated[dict[str, str], "by client why there is no update of it"]
     rejections: Annotated[
         dict[str, dict[str, int]], "by client and reason, replies not used in any attempt"
@@ -52,11 +53,11 @@ class HistoryRow(TypedDict, total=False):
     mask_change: Annotated[
         Number, "mean part of a submodel that its client did not hold when last taken in"
     ]
-    bytes_up: Annotated[int, "bytes of all replies that came during the round, used or not"]
-    bytes_down: Annotated[int, "bytes of all tasks sent, in all attempts"]
-    seconds_train: Annotated[float, "from the round's begin to its last reply, less the next"]
-    seconds_aggregate: Annotated[float, "checking replies, averaging, moving the state on"]
-    seconds_slowest: Annotated[float, "the longest that a client says its steps took"]
+    bytes_up: Annotated[Number, "bytes of all replies that came during the round, used or not"]
+    bytes_down: Annotated[Number, "bytes of all tasks sent, in all attempts"]
+    seconds_train: Annotated[Number, "from the round's begin to its last reply, less the next"]
+    seconds_aggregate: Annotated[Number, "checking replies, averaging, moving the state on"]
+    seconds_slowest: Annotated[Number, "the longest that a client says its steps took"]
     gamma_min: Annotated[int, "least number of clients on any coordinate, the theory's Γ"]
     uncovered_fraction: Annotated[float, "coordinates that nobody trained in the round"]
     never_covered_fraction: Annotated[float, "coordinates that nobody has trained in any round"]

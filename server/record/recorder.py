@@ -19,6 +19,7 @@ from common.files import write_json
 from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
 from server.evaluation.build import evaluator_for
+from server.privacy import epsilon_after, released, statement
 from server.record.history import History, HistoryRow, best_round
 from server.record.pictures import save_grid
 from server.record.report import RoundReport
@@ -62,6 +63,7 @@ class Recorder:
             "frechet_ema": math.nan,
             "held_out_loss": math.nan,
             "held_out_score_loss": math.nan,
+            "epsilon": epsilon_after(self.config, state.round),
         }
         scores = self._evaluate(state) if self._evaluates(state.round) else {}
         summary = {
@@ -69,7 +71,8 @@ class Recorder:
             **course_summary(self.layout, state.round, state.counts, state.last),
         }
         row.update(cast(HistoryRow, scores))
-        row.update(report.row())
+        told = released(report.row()) if self.config.privacy.on else report.row()
+        row.update(cast(HistoryRow, told))
         row.update(cast(HistoryRow, summary))
         row["seconds_evaluate"] = time.perf_counter() - started
         self.history.append(row)
@@ -138,5 +141,7 @@ class Recorder:
         best = best_round(self.history.rows())
         summary, images = final_scores(self.setting, self.evaluator, state, best)
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / "final.png")
+        if self.config.privacy.on:
+            summary["privacy"] = statement(self.config, state.round)
         write_json(self.run_dir / "summary.json", summary)
         return summary
