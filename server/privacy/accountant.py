@@ -30,7 +30,7 @@ def epsilon_after(config: RunConfig, rounds: int) -> float:
 
 @cache
 def epsilon(noise_multiplier: float, rate: float, delta: float, rounds: int) -> float:
-    """Return the ε of some rounds, an upper bound.
+    """Return the ε of some rounds, an upper bound, infinity where there is hardly any noise.
 
     Args:
         noise_multiplier: The noise's standard deviation over the sensitivity, positive.
@@ -58,8 +58,11 @@ def epsilon(noise_multiplier: float, rate: float, delta: float, rounds: int) -> 
         value_discretization_interval=steps,
     )
     noise = dp_accounting.GaussianDpEvent(noise_multiplier)
-    accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, noise), rounds)
-    return float(accountant.get_epsilon(delta))
+    try:
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, noise), rounds)
+        return float(accountant.get_epsilon(delta))
+    except OverflowError:  # e^ε is beyond all floats
+        return math.inf
 
 
 def statement(config: RunConfig, rounds: int) -> dict[str, Any]:

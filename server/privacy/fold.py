@@ -50,6 +50,10 @@ class PrivateFold(Fold):
         theta: The weights before the round.
         masks: What each client of the fleet that may be drawn is assigned (`Submodel.bitmask`).
         page: The round's noise and its release.
+
+    Attributes:
+        share: What an update is multiplied by before it is added: one by the number of masks.
+        sums: Of the shortened updates so far, times `share`; without noise, so for nobody to see.
     """
 
     def __init__(
@@ -67,17 +71,17 @@ class PrivateFold(Fold):
         self._images = max(1, round(self._rate * config.local_steps * config.batch_size))
         self._theta = theta
         self._page = page
-        self._share = (1 / self.total_weight + MAGIC) - MAGIC
-        self._sums = np.zeros(layout.size)
+        self.share = (1 / self.total_weight + MAGIC) - MAGIC
+        self.sums = np.zeros(layout.size)
 
     def _take(
         self, values: NDArray[np.float32], submodel: Submodel, mask: bytes, share: float
     ) -> None:
         """Add an update at the share that all have."""
         change = clipped(values, extract(self._theta, submodel), self._privacy.clip)
-        term = np.trunc(change * (self._share * GRID)) / GRID
-        for sums, index, part in pairs(self._sums, term, submodel):
-            sums[index] += part
+        term = np.trunc(change * (self.share * GRID)) / GRID
+        for whole, index, part in pairs(self.sums, term, submodel):
+            whole[index] += part
 
     def _average(
         self, theta: Float32[np.ndarray, "P"], coverage: Coverage
@@ -92,18 +96,18 @@ class PrivateFold(Fold):
             self.layout,
             [np.divide(1.0, each, out=np.zeros(each.size), where=each > 0) for each in divisors],
         )
-        deviation = self._privacy.noise_multiplier * self._privacy.clip * self._share
+        deviation = self._privacy.noise_multiplier * self._privacy.clip * self.share
         noise, new = self._page.noise(), np.empty_like(theta)
         # To add -0 changes no number's bits; 0 would change those of -0.
         nothing = read_only(np.full(min(TILE, theta.size), -0.0, np.float32))
         for tile in tiles_of(theta.size, TILE):
-            sums = self._sums[tile] + deviation * noise.next(tile.stop - tile.start)
+            sums = self.sums[tile] + deviation * noise.next(tile.stop - tile.start)
             scale(sums, tile.start, *factors, nothing[: sums.size], new[tile])
             new[tile] += theta[tile]
         return new
 
     def _coverage(self) -> Coverage:
-        rows = [(n * self._share, n, n * self._images) for n in self._masks.values()]
+        rows = [(n * self.share, n, n * self._images) for n in self._masks.values()]
         return Coverage(self.layout, list(self._masks), np.array(rows, dtype=np.float64))
 
 
