@@ -65,7 +65,7 @@ Drawn = tuple[int, list[tuple[CompactSubmodel, int]], float]
 FLEETS = st.tuples(
     st.integers(0, 2**32 - 1),
     st.lists(st.tuples(submodels(LAYOUT), st.integers(-6, 2)), min_size=1, max_size=5),
-    st.sampled_from([1e-4, 0.3, 1.0, 7.0, 1e4]),
+    st.sampled_from([1e-9, 1e-4, 0.3, 1.0, 7.0, 1e4]),
 )
 """A seed, clients' submodels with the sizes of their updates as powers of ten, and a clip."""
 
