@@ -173,7 +173,7 @@ def _splits(config: RunConfig, context: Context) -> Splits:
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round
 def _split(config: RunConfig, partition: int, parts: int, own: str) -> Splits:
     images = _images(config, partition, parts, own)
-    return hold_out(images) if config.by_clients else Splits(images, images.select(NOBODY))
+    return hold_out(images) if config.surveyed else Splits(images, images.select(NOBODY))
 
 
 def _images(config: RunConfig, partition: int, parts: int, own: str) -> ImageData:

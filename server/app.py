@@ -14,6 +14,7 @@ from server.fleet import Client, Roster
 from server.grid import StreamingGrid
 from server.preflight import preflight
 from server.pretrained.start import starting_weights
+from server.privacy import Ledger
 from server.record.background import Background
 from server.record.history import read_rows
 from server.record.lock import only_writer
@@ -95,6 +96,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         state = load_checkpoint(last, config, layout, read_rows(run_dir / "history.jsonl"))
         recorded = state.round
     write_config(config, run_dir)
+    ledger = Ledger(run_dir, resumed=last is not None) if config.privacy.on else None
     numbers = run_dir / "numbers.json"
     roster = Roster(config, layout, setting.image_shape, state.limits, numbers)
     try:
@@ -103,8 +105,8 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         write_json(run_dir / "fleet.json", roster.record())
     recorder = Recorder(setting, run_dir)
     recorder.go_on_after(recorded)
-    strategy = CoverageAvg(config, layout, roster, state)
-    if config.by_clients:
+    strategy = CoverageAvg(config, layout, roster, state, ledger)
+    if config.surveyed:
         strategy.meet(grid)
     log.info(recorder.cost(state))
     log.info(recorder.evaluator(strategy.state).check.line)
@@ -127,5 +129,5 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
             timeout=config.round_timeout,
             evaluate_fn=after_round,
         )
-    ask = partial(strategy.judged, grid) if config.by_clients else None
+    ask = partial(strategy.judged, grid) if config.surveyed else None
     recorder.summarise(strategy.state, ask)

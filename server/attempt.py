@@ -27,9 +27,11 @@ from server.fleet import (
     Roster,
     Task,
     assignments,
+    eligible,
     participants,
     required,
 )
+from server.privacy import Ledger
 from server.record.report import RoundReport
 from server.state import Round, RoundInput, ServerState, room_for
 
@@ -50,6 +52,7 @@ class Attempt:
         overdue: The tasks of earlier attempts; those of this one that stay open join them.
         report: Where everything that happens is written down.
         grid: Where the clients are.
+        ledger: With privacy, the run's secret randomness and its releases.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Attempt:
         overdue: Overdue,
         report: RoundReport,
         grid: Grid,
+        ledger: Ledger | None = None,
     ) -> None:
         self.config = config
         self.layout = layout
@@ -77,10 +81,16 @@ class Attempt:
             report.reject(partition, "late")
         fleet, busy = roster.fleet(), overdue.busy()
         report.begin(sum(not client.present for client in fleet), roster.take_events())
+        page = ledger.page(self.round) if ledger else None
         begins = roster.enough() or not config.auto
-        clients = participants(fleet, config, self.round) if begins else []
+        lot = page.lot if page else None
+        clients = participants(fleet, config, self.round, lot) if begins else []
         clients = [client for client in clients if client.partition not in busy] or clients
-        chosen = assignments(layout, config, clients, self.round, state.looked_at)
+        # With privacy who might have been drawn counts as well: who was is not to be seen.
+        counted = eligible(fleet, config) if page else clients
+        everybody = assignments(layout, config, counted, self.round, state.looked_at)
+        drawn = {client.partition for client in clients}
+        chosen = [each for each in everybody if each.client.partition in drawn]
         self.asked = [each for each in chosen if each.fits]
         for each in chosen:
             if not each.fits:
@@ -88,7 +98,8 @@ class Attempt:
                 report.reject(partition, "too large", "accepts no submodel so large")
         self.needed = required(config, len(self.asked)) if begins else config.min_clients
         self.tasks = OpenTasks()
-        self._input = RoundInput(layout, config, state.theta, state.norms, self.asked)
+        counted_in = everybody if page else self.asked
+        self._input = RoundInput(layout, config, state.theta, state.norms, counted_in, page)
         self._deadline = time.monotonic() + config.round_timeout
 
     def messages(self) -> Iterator[Message]:

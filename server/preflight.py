@@ -12,6 +12,7 @@ from server.evaluation.distances import NEIGHBOURS
 from server.fleet import fleet_of, request_for
 from server.policies import GlobalWeights, policy_named, submodel_for
 from server.pretrained.start import starting_weights
+from server.privacy import epsilon_after
 from server.setting import Setting, prepare
 
 
@@ -24,8 +25,8 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
     Raises:
         UserError: The data set does not exist or has too few images, levels do not fit its image
             size, a rate does not fit the atoms, the policy cannot serve the layout, or nobody may
-            take part, `init` is not a model of this architecture, or the features' file cannot be
-            used; the line names the key.
+            take part, `init` is not a model of this architecture, the features' file cannot be
+            used, or a package that privacy needs is missing; the line names the key.
     """
     setting = prepare(config)
     if setting.held is not None:
@@ -54,6 +55,7 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
             f"{config.batch_size}; set at most batch-size"
         )
     network_named(config.evaluation.features, setting.image_shape)
+    epsilon_after(config, 0)  # which says so if the accountant's package is missing
     rehearse(setting)
     if not resumed:
         starting_weights(config, channels)

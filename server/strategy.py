@@ -22,6 +22,7 @@ from server.attempt import Attempt
 from server.coverage import Coverage
 from server.evaluation.pooled import pooled_network
 from server.fleet import Overdue, Roster
+from server.privacy import Ledger
 from server.record.findings import Findings
 from server.record.report import RoundReport
 from server.state import ServerState, advance
@@ -42,6 +43,7 @@ class CoverageAvg(Strategy):
         layout: The full model's layout.
         roster: Who the clients are; followed from round to round.
         state: Where to start: fresh, or a checkpoint's.
+        ledger: With privacy, the run's secret randomness and its releases.
 
     `Strategy.start` counts rounds from 1; a resumed run's rounds go on from ``state.round``. The
     weights are in `state`: the record of arrays that Flower passes around stays empty, as a copy of
@@ -54,17 +56,25 @@ class CoverageAvg(Strategy):
     """
 
     def __init__(
-        self, config: RunConfig, layout: Layout, roster: Roster, state: ServerState
+        self,
+        config: RunConfig,
+        layout: Layout,
+        roster: Roster,
+        state: ServerState,
+        ledger: Ledger | None = None,
     ) -> None:
+        if config.privacy.on != (ledger is not None):
+            raise ValueError("a run has a ledger if and only if it is private")
         self.config = config
         self.layout = layout
         self.roster = roster
         self.state = state
+        self.ledger = ledger
         self.report = RoundReport()
         self.coverage = Coverage(layout, [], np.zeros((0, 3)))
         self._overdue = Overdue()
         self._attempt: Attempt | None = None
-        self._network = pooled_network(config, roster.image_shape) if config.by_clients else None
+        self._network = pooled_network(config, roster.image_shape) if config.surveyed else None
         self._survey: Survey | None = None
 
     def configure_train(
@@ -118,6 +128,7 @@ class CoverageAvg(Strategy):
             overdue=self._overdue,
             report=report,
             grid=grid,
+            ledger=self.ledger,
         )
 
     def configure_evaluate(

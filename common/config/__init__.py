@@ -7,6 +7,7 @@ from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
     ModelConfig,
+    PrivacyConfig,
     ServerConfig,
     TrainConfig,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "EmaConfig",
     "EvaluationConfig",
     "ModelConfig",
+    "PrivacyConfig",
     "RunConfig",
     "Scalar",
     "ServerConfig",

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from common.config.earlier import read_earlier
 from common.config.fleet import fleet_menu, fleet_widths, parse_fleet
@@ -19,6 +19,7 @@ from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
     ModelConfig,
+    PrivacyConfig,
     RatesConfig,
     Section,
     ServerConfig,
@@ -95,6 +96,31 @@ class RunConfig(Section):
     server: ServerConfig = ServerConfig()
     ema: EmaConfig = EmaConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+
+    @model_validator(mode="after")
+    def _private(self) -> "RunConfig":
+        """Refuse what differential privacy does not cover; whatever else cannot go with it is here.
+
+        A run may depend on a client in its noised update alone: not in how much it weighs, what
+        others are judged by, whom else a round waits for, or which submodels there are.
+        """
+        refused = {
+            "weighting": (self.weighting != "uniform", "uniform"),
+            "aggregation": (self.aggregation != "mean", "mean"),
+            "update-check": (self.update_check != "off", "off"),
+            "min-replies": (self.min_replies > 0, "0"),
+            "round-budget": (self.round_budget > 0, "0"),
+            "fleet": (self.auto, "1x40, or another of a fixed number of clients"),
+            "evaluation.by": (self.evaluation.by == "clients", "server"),
+        }
+        for key, (clashes, instead) in refused.items():
+            if self.privacy.on and clashes:
+                raise ValueError(
+                    f"{key}: with privacy.noise-multiplier above 0 it is {instead} "
+                    f"(docs/privacy.md); set {key}={instead}"
+                )
+        return self
 
     @property
     def auto(self) -> bool:
@@ -123,6 +149,11 @@ class RunConfig(Section):
     def by_clients(self) -> bool:
         """Whether the clients judge by images of theirs, and hold some out for it."""
         return self.data == CLIENTS or self.evaluation.by == "clients"
+
+    @property
+    def surveyed(self) -> bool:
+        """Whether clients are asked what they find: with privacy nothing but updates leaves one."""
+        return self.by_clients and not self.privacy.on
 
     def evaluates(self, round: int) -> bool:
         """Whether a round is evaluated: every so many, from the start on, and the last."""
@@ -230,4 +261,6 @@ def _one_line(error: ValidationError, cls: type["RunConfig"]) -> str:
         hint = f"did you mean '{near[0]}'?" if near else "see docs/configuration.md"
         return f"unknown key '{key}'; {hint}"
     message = first["msg"].removeprefix("Value error, ")
+    if not key:  # of several together, which it names
+        return message
     return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"

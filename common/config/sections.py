@@ -1,4 +1,4 @@
-"""The tables of the run's configuration: the model, the training step, the averages, the scores."""
+"""The tables of the run's configuration: model, training step, averages, scores, privacy."""
 
 from typing import Annotated, Any, Literal
 
@@ -145,3 +145,21 @@ class RatesConfig(Section):
 
     noise_floor: float = Field(0.0, ge=0, lt=1)
     several_widths: float = Field(1.0, ge=0, le=1)
+
+
+class PrivacyConfig(Section):
+    """Client-level differential privacy, see docs/privacy.md; a `noise_multiplier` of 0 is none.
+
+    Updates are shortened to an L2 norm of `clip`, and their sum gets Gaussian noise whose standard
+    deviation is `noise_multiplier` times that. What this amounts to is said as an epsilon at
+    `delta`.
+    """
+
+    noise_multiplier: float = Field(0.0, ge=0, allow_inf_nan=False)
+    clip: float = Field(1.0, gt=0, allow_inf_nan=False, description="largest norm of an update")
+    delta: float = Field(1e-5, gt=0, lt=1)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is any."""
+        return self.noise_multiplier > 0

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -110,18 +110,51 @@ def highest_rate(
 
 
 def required(config: RunConfig, asked: int) -> int:
-    """Return how many usable replies a round needs: at least one, and all can be had."""
+    """Return how many usable replies a round needs: at least one, and all can be had.
+
+    With privacy it needs none: to try again where a client is missing would tell that it is.
+    """
+    if config.privacy.on:
+        return 0
     wanted = config.min_replies if config.min_replies >= 1 else config.min_replies * asked
     return max(1, min(math.ceil(wanted), asked))
 
 
-def participants(fleet: list[Client], config: RunConfig, round: int) -> list[Client]:
-    """Return the clients of a round: all present, or `clients_per_round` drawn from these."""
-    fleet = [client for client in fleet if client.present]
-    if config.participants == "full":
-        fleet = [client for client in fleet if client.rate == 1]
-    if not 0 < config.clients_per_round < len(fleet):
-        return fleet
+def eligible(fleet: list[Client], config: RunConfig) -> list[Client]:
+    """Return those who may take part at all, present or not."""
+    return [client for client in fleet if config.participants == "all" or client.rate == 1]
+
+
+def sampling_rate(config: RunConfig) -> float:
+    """Return the part of the configured fleet that takes part in a round, on average."""
+    rates = config.client_rates
+    several = len(rates) if config.participants == "all" else rates.count(Fraction(1))
+    return min(1.0, config.clients_per_round / several) if config.clients_per_round else 1.0
+
+
+def participants(
+    fleet: list[Client],
+    config: RunConfig,
+    round: int,
+    lot: Callable[[int], float] | None = None,
+) -> list[Client]:
+    """Return the clients of a round: all present, or `clients_per_round` drawn from these.
+
+    With privacy it is so many on average: everybody draws a lot, whoever else is there, and takes
+    part with probability `sampling_rate` (Poisson sampling, as McMahan et al. 2018, algorithm 1).
+
+    Args:
+        fleet: Everybody.
+        config: The run's configuration.
+        round: The round.
+        lot: By partition, with privacy: secret, uniform on [0, 1).
+    """
+    present = [client for client in eligible(fleet, config) if client.present]
+    if config.privacy.on:
+        assert lot is not None, "with privacy nobody may know who is drawn"
+        return [each for each in present if lot(each.partition) < sampling_rate(config)]
+    if not 0 < config.clients_per_round < len(present):
+        return present
     rng = rng_for(config.seed, round, SERVER, "participants")
-    chosen = rng.choice(len(fleet), config.clients_per_round, replace=False)
-    return [fleet[i] for i in sorted(chosen)]
+    chosen = rng.choice(len(present), config.clients_per_round, replace=False)
+    return [present[i] for i in sorted(chosen)]

@@ -235,20 +235,24 @@ class Roster:
         if self.config.auto:
             return present >= self.config.min_clients
         asked = min(self.config.clients_per_round or self._places.most, self._places.most)
-        return present >= required(self.config, asked)
+        return present >= max(1, required(self.config, asked))
 
     def record(self) -> list[dict[str, Any]]:
-        """Return a description of every client, and of who is not taken, for `fleet.json`."""
+        """Return a description of every client, and of who is not taken, for `fleet.json`.
+
+        With privacy there is nothing in it that clients say, nor which of them are there.
+        """
         rows: list[dict[str, Any]] = []
+        secret = self.config.privacy.on
         for client in self.fleet():
             row: dict[str, Any] = {
                 "partition": client.partition,
-                "present": client.present,
+                "present": None if secret else client.present,
                 "rate": str(client.rate),
                 "configured_rate": str(self._places.configured(client.partition)),
                 **self._places.known_by(client.partition),
             }
-            if client.partition in self._members:
+            if client.partition in self._members and not secret:
                 node, answer = self._members[client.partition]
                 row |= {
                     "node": node,
@@ -271,8 +275,14 @@ class Roster:
         return node, answer.examples
 
     def _rate(self, partition: int) -> Fraction:
-        """Return the rate that a client gets, 0 if there is none that it can hold."""
-        limit = min(self._places.configured(partition), self._accepts(partition))
+        """Return the rate that a client gets, 0 if there is none that it can hold.
+
+        With privacy it is the configured one, held or not: others' submodels depend on it.
+        """
+        limit = self._places.configured(partition)
+        if self.config.privacy.on:
+            return limit
+        limit = min(limit, self._accepts(partition))
         _, answer = self._members.get(partition, (0, None))
         times = answer.step_seconds if answer else ()
         return highest_rate(self.layout, limit, self.config, times)

@@ -40,11 +40,12 @@ class HistoryRow(TypedDict, total=False):
         "other clients'; far more than the others' is another kind of image, or an untrue answer",
     ]
     reference_images: Annotated[int, "images that distances are to"]
+    epsilon: Annotated[Number, "ε of the rounds so far at `privacy.delta`, with privacy"]
     loss: Annotated[Number, "the clients' mean training loss by their weights in the average"]
-    clients_asked: Annotated[int, "clients that were sent a task in the last attempt"]
-    clients_replied: Annotated[int, "clients whose update was taken in"]
-    clients_failed: Annotated[int, "clients asked whose update was not"]
-    clients_absent: Annotated[int, "clients of the fleet that could not be asked"]
+    clients_asked: Annotated[Number, "clients that were sent a task in the last attempt"]
+    clients_replied: Annotated[Number, "clients whose update was taken in"]
+    clients_failed: Annotated[Number, "clients asked whose update was not"]
+    clients_absent: Annotated[Number, "clients of the fleet that could not be asked"]
     by_client: Annotated[
         dict[str, dict[str, Any]],
         "by client that was asked: `rate`, `bytes_down`, `bytes_up`, and its training `loss` where "
@@ -70,11 +71,11 @@ class HistoryRow(TypedDict, total=False):
     ]
     survey_failures: Annotated[dict[str, str], "by client why it found nothing when asked"]
     bytes_survey: Annotated[int, "bytes of what clients were asked to judge, and of their answers"]
-    bytes_up: Annotated[int, "bytes of all replies that came during the round, used or not"]
-    bytes_down: Annotated[int, "bytes of all tasks sent, in all attempts"]
-    seconds_train: Annotated[float, "from the round's begin to its last reply, less the next"]
-    seconds_aggregate: Annotated[float, "checking replies, averaging, moving the state on"]
-    seconds_slowest: Annotated[float, "the longest that a client says its steps took"]
+    bytes_up: Annotated[Number, "bytes of all replies that came during the round, used or not"]
+    bytes_down: Annotated[Number, "bytes of all tasks sent, in all attempts"]
+    seconds_train: Annotated[Number, "from the round's begin to its last reply, less the next"]
+    seconds_aggregate: Annotated[Number, "checking replies, averaging, moving the state on"]
+    seconds_slowest: Annotated[Number, "the longest that a client says its steps took"]
     gamma_min: Annotated[int, "least number of clients on any coordinate, the theory's Γ"]
     uncovered_fraction: Annotated[float, "coordinates that nobody trained in the round"]
     never_covered_fraction: Annotated[float, "coordinates that nobody has trained in any round"]

@@ -22,6 +22,7 @@ from common.files import write_json
 from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
 from server.evaluation.build import AnyEvaluator, evaluator_of
+from server.privacy import epsilon_after, released, statement
 from server.record.findings import Findings
 from server.record.history import History, HistoryRow, best_round, widest_trained
 from server.record.pictures import save_grid
@@ -80,6 +81,7 @@ class Recorder:
             "survey_failures": {},
             "bytes_survey": 0,
             "reference_images": self.evaluator(state).reference_images,
+            "epsilon": epsilon_after(self.config, state.round),
         }
         scores = self._evaluate(state) if self.config.evaluates(state.round) else {}
         summary = {
@@ -87,8 +89,9 @@ class Recorder:
             **course_summary(self.layout, state.round, state.counts, state.last),
         }
         row.update(cast(HistoryRow, scores))
-        row.update(report.row())
-        if self.config.by_clients:
+        told = released(report.row()) if self.config.privacy.on else report.row()
+        row.update(cast(HistoryRow, told))
+        if self.config.surveyed:
             findings = report.findings or Findings()
             row.update(findings.row(self.evaluator(state).clock, state.reference))
         row.update(cast(HistoryRow, summary))
@@ -168,5 +171,7 @@ class Recorder:
         if ask is not None:
             levels = ((images.nan_to_num() + 1) * 127.5).round().clamp(0, 255)
             summary |= ask(levels.to(torch.uint8).numpy()).summary(evaluator.clock)
+        if self.config.privacy.on:
+            summary["privacy"] = statement(self.config, state.round)
         write_json(self.run_dir / "summary.json", summary)
         return summary

@@ -12,6 +12,7 @@ from common.config import RunConfig
 from common.submodels import Layout, extract
 from server.aggregation import Aggregate, Fold, NormCheck, Norms, fold_for
 from server.fleet import Assignment
+from server.privacy import Page, PrivateFold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class Round:
 
     Attributes:
         aggregate: The average of the updates, and who trained what.
-        masks: By partition what those held whose updates are in it (`Submodel.bitmask`).
+        masks: By partition what those held whose updates are in it (`Submodel.bitmask`); with
+            privacy, of all who may be drawn.
         norms: By rate the norms of the updates; nothing where they are not checked.
         limits: By partition the largest rate of everybody whose memory has run out so far.
     """
@@ -52,7 +54,8 @@ class RoundInput:
         config: The run's configuration; `aggregation`, `trim` and `update_check` are read.
         theta: The weights before the round.
         norms: Of the updates of earlier rounds, see `server.aggregation.norms`.
-        assigned: Everybody who is asked.
+        assigned: Everybody who is asked; with privacy, everybody who may be drawn.
+        page: With privacy, the round's noise and its release.
     """
 
     def __init__(
@@ -62,13 +65,18 @@ class RoundInput:
         theta: Float32[np.ndarray, "P"],
         norms: Iterable[Norms],
         assigned: Iterable[Assignment],
+        page: Page | None = None,
     ) -> None:
         self._layout = layout
         self._config = config
         self._theta = theta
         self._check = NormCheck(config.update_check, tuple(norms))
+        self._page = page
+        assigned = list(assigned)
         self._total = sum(each.weight for each in assigned)
         self._masks: dict[int, bytes] = {}
+        if page is not None:
+            self._masks = {each.client.partition: each.submodel.bitmask() for each in assigned}
         self._norms: dict[str, list[float]] = {}
 
     def add(self, assignment: Assignment, values: Float32[np.ndarray, "kept"], images: int) -> None:
@@ -93,7 +101,7 @@ class RoundInput:
             self._norms.setdefault(str(client.rate), []).append(norm)
 
     def finish(self, limits: Mapping[int, Fraction]) -> Round:
-        """Return the round that the updates amount to, of which there is at least one.
+        """Return the round that the updates amount to, of which there is one or, privately, none.
 
         Args:
             limits: See `Round`.
@@ -108,4 +116,7 @@ class RoundInput:
     @cached_property
     def _fold(self) -> Fold:
         # Made with the first update, since it takes the memory of a model or more.
-        return fold_for(self._layout, self._total, self._config)
+        if self._page is None:
+            return fold_for(self._layout, self._total, self._config)
+        masks = self._masks.values()
+        return PrivateFold(self._layout, self._config, self._theta, masks, self._page)

@@ -145,9 +145,11 @@ def verdict(run_dir: Path) -> str:
             f"no width or round is called best: the features cannot tell damaged images from good "
             f"ones ({faults}); look at samples/final.png, and at held_out_loss in history.jsonl"
         )
+    spent = summary.get("privacy")
+    private = f"; ε = {spent['epsilon']:.3g} at δ = {spent['delta']:g}" if spent else ""
     return (
         f"samples best at rate {summary['best_rate']}: Fréchet classifier distance "
         f"{summary['frechet_ema']:.4g}, which is {summary['frechet_fraction_of_noise']:.1%} of "
         f"pure noise ({summary['frechet_noise']:.4g}); held-out images read "
-        f"{summary['frechet_held_out'] / summary['frechet_noise']:.1%}"
+        f"{summary['frechet_held_out'] / summary['frechet_noise']:.1%}{private}"
     )

@@ -55,7 +55,7 @@ class Progress:
         self._bar.update(self._task, description=phase, completed=done, figures=self.figures())
 
     def figures(self) -> str:
-        """Return the last row's loss and Fréchet distance, as far as there are any."""
+        """Return the last row's loss, Fréchet distance and ε, as far as there are any."""
         return _figures(self._rows[-1]) if self._rows else ""
 
     def failures(self) -> str:
@@ -94,7 +94,7 @@ class Progress:
 
 
 def _figures(row: Row) -> str:
-    names = {"loss": "loss", "frechet_ema": "Fréchet EMA"}
+    names = {"loss": "loss", "frechet_ema": "Fréchet EMA", "epsilon": "ε"}
     parts = [f"{label} {row[key]:.4g}" for key, label in names.items() if row.get(key) is not None]
     if row.get("clients_failed"):
         parts.append(f"{row['clients_replied']} of {row['clients_asked']} clients")

@@ -1,6 +1,7 @@
 """Pictures of runs: how they converge, what they covered, how one noise becomes an image."""
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,9 +56,14 @@ def _with_rounds(path: Path) -> RunRecord:
 
 
 def convergence(runs: Sequence[RunRecord]) -> Figure:
-    """Draw Fréchet distance and loss against rounds, and distance against bytes sent."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    distance, loss, traffic = figure.subplots(1, 3)
+    """Draw Fréchet distance and loss against rounds, and distance against bytes sent.
+
+    Of runs with differential privacy, which do not tell what they sent, it is against ε instead.
+    """
+    kinds = sorted({run.config.privacy.on for run in runs})
+    figure = Figure(figsize=(13 / 3 * (2 + len(kinds)), 4), layout="constrained")
+    distance, loss, *others = figure.subplots(1, 2 + len(kinds))
+    costs = dict(zip(kinds, others, strict=True))
     for number, run in enumerate(runs):
         colour = f"C{number % 10}"
         label = run.name if len(runs) > 1 else "averaged weights"
@@ -69,20 +75,34 @@ def convergence(runs: Sequence[RunRecord]) -> Figure:
         loss.plot(*run.series("held_out_loss"), "-", color=colour, label=held_out_label)
         training_label = "clients' training" if len(runs) == 1 else None
         loss.plot(*run.series("loss"), ":", color=colour, label=training_label)
-        sent = np.cumsum([row["bytes_up"] + row["bytes_down"] for row in run.rows]) / 2**20
-        at = dict(zip((row["round"] for row in run.rows), sent, strict=True))
-        traffic.plot([at[r] for r in rounds], averaged, "-o", ms=3, color=colour, label=label)
-    for axes in (distance, traffic):
+        at, axes = _cost(run), costs[run.config.privacy.on]
+        axes.plot([at[r] for r in rounds], averaged, "-o", ms=3, color=colour, label=label)
+    for axes in (distance, *others):
         _reference_lines(axes, runs[0])
         axes.set(yscale="log", ylabel="Fréchet classifier distance")
         axes.legend(fontsize=8)
     for axes in (distance, loss):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     distance.set(xlabel="round", title="sample quality")
-    traffic.set(xlabel="MiB sent and received by all clients", title="sample quality by traffic")
     loss.set(xlabel="round", ylabel="denoising loss per pixel", yscale="log", title="loss")
     loss.legend(fontsize=8)
+    if False in costs:
+        title = "sample quality by traffic"
+        costs[False].set(xlabel="MiB sent and received by all clients", title=title)
+    if True in costs:
+        deltas = sorted({run.config.privacy.delta for run in runs if run.config.privacy.on})
+        spent = f"ε at δ = {', '.join(f'{delta:g}' for delta in deltas)}"
+        costs[True].set(xlabel=spent, title="sample quality by privacy")
     return figure
+
+
+def _cost(run: RunRecord) -> dict[int, float]:
+    """Return by round what it took until then: ε with privacy, else MiB sent and received."""
+    if run.config.privacy.on:
+        spent = [math.nan if row["epsilon"] is None else row["epsilon"] for row in run.rows]
+    else:
+        spent = list(np.cumsum([row["bytes_up"] + row["bytes_down"] for row in run.rows]) / 2**20)
+    return dict(zip((row["round"] for row in run.rows), spent, strict=True))
 
 
 def _reference_lines(axes: Axes, run: RunRecord) -> None:

@@ -18,7 +18,7 @@ from server.coverage import (
     mask_changes,
     round_summary,
 )
-from server.fleet import fleet_of, participants, request_for
+from server.fleet import eligible, fleet_of, participants, request_for
 from server.policies import GlobalWeights, bitmask_of, policy_named
 from server.preflight import rehearse
 from server.pretrained.start import starting_weights
@@ -84,7 +84,10 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
     counts, last = (np.zeros(layout.coverage_size, dtype=np.int64) for _ in range(2))
     masks, changes, updates, rows = no_masks(layout, config), np.empty(0), 0, []
     for round in range(1, rounds + 1):
-        clients = participants(fleet, config, round)
+        # With privacy nobody knows who is drawn, and a run counts all who may be.
+        clients = (
+            eligible(fleet, config) if config.privacy.on else participants(fleet, config, round)
+        )
         asked = [client.partition for client in clients]
         kept = [
             bitmask_of(layout, policy(request_for(layout, config, client, round, weights)))

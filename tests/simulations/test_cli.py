@@ -81,6 +81,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (("run", "--set", "evaluation.guidance=1"), "evaluation.guidance: needs a network that"),
         (("run", "--set", "train.flip=true"), "train.flip: mirrored images of digits"),
         (("run", "--set", "train.accumulate=65"), "train.accumulate: 65 micro-batches of a batch"),
+        (("run", "--set", "privacy.noise-multiplier=1"), "weighting: with privacy.noise-multipli"),
         (("run", "--resume", "nothing"), "nothing"),
         (("run", "digits", "--resume", "nothing"), "--resume"),
         (("plot", "nothing"), "nothing"),

@@ -89,6 +89,9 @@ def test_flat_form_and_toml_come_back_the_same(tmp_path: Path) -> None:
         ("ema.half-life=5,5", "ema.half-life: half-lives are different"),
         ("ema.half-life=-1", "ema.half-life: half-lives are .* none negative"),
         ("name=../up", "name: .*pattern"),
+        ("privacy.clip=0", r"privacy.clip: .*greater than 0"),
+        ("privacy.delta=1", r"privacy.delta: .*less than 1"),
+        ("privacy.noise-multiplier=inf", r"privacy.noise-multiplier: .*finite"),
         ("evaluation.samples=63", r"evaluation.samples: .*equal to 64 \(got .63.\)"),
     ],
 )
@@ -115,6 +118,36 @@ def test_the_widths_of_a_fleet() -> None:
     assert auto.auto
     assert auto.client_rates == (Fraction(1, 2),) * 3
     assert not RunConfig(fleet="1x2").auto
+
+
+PRIVATE = ["privacy.noise-multiplier=0.5", "weighting=uniform"]
+
+
+@pytest.mark.parametrize(
+    ("override", "instead"),
+    [
+        ("weighting=examples", "weighting=uniform"),
+        ("aggregation=median", "aggregation=mean"),
+        ("aggregation=trimmed", "aggregation=mean"),
+        ("update-check=clip", "update-check=off"),
+        ("update-check=reject", "update-check=off"),
+        ("min-replies=2", "min-replies=0"),
+        ("min-replies=0.5", "min-replies=0"),
+        ("round-budget=3", "round-budget=0"),
+    ],
+)
+def test_what_privacy_does_not_cover_is_refused_with_what_to_set(
+    override: str, instead: str
+) -> None:
+    assert load_config("digits", PRIVATE).privacy.on
+    key = override.partition("=")[0]
+    if key != "weighting":  # which the default is
+        load_config("digits", [override])
+    with pytest.raises(UserError, match=rf"^{key}: with privacy.* set {instead}$") as line:
+        load_config("digits", [*PRIVATE, override])
+    assert "\n" not in str(line.value)
+    with pytest.raises(UserError, match=rf"^{key}: "):
+        RunConfig.from_flat(load_config("digits", PRIVATE).to_flat() | dict([override.split("=")]))
 
 
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ COLUMNS = [
     "frechet_ema",
     "held_out_loss",
     "held_out_score_loss",
+    "epsilon",
     "loss",
     "clients_asked",
     "clients_replied",

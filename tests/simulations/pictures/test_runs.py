@@ -13,6 +13,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 from typer.testing import CliRunner
 
+from common.config.sections import PrivacyConfig
 from common.errors import UserError
 from server.record.pictures import save_grid
 from simulations import cli
@@ -123,6 +124,27 @@ def test_a_comparison_has_a_curve_and_a_colour_for_every_run(
     assert colours[50.0] == colours[100.0] != colours[57.0] == colours[107.0]
     loss = _lines(panels["loss"])
     assert loss["second"] == ([0, 2], [7.5, 7.48])
+
+
+def test_a_private_run_is_drawn_against_its_epsilon(run: RunRecord, tmp_path: Path) -> None:
+    private = make_run(
+        tmp_path / "private",
+        SCORES,
+        weighting="uniform",
+        privacy=PrivacyConfig(noise_multiplier=1.0, delta=1e-4),
+    )
+    silent = {"loss": None, "bytes_up": None, "bytes_down": None}
+    rows = [row | silent | {"epsilon": 1.5 * row["round"]} for row in ROWS]
+    (private / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    alone = _panels(convergence([read_run(private)]))
+    assert "sample quality by traffic" not in alone
+    curve = _lines(alone["sample quality by privacy"])["averaged weights"]
+    assert curve == ([0, 3.0], [50.0, 48.0])
+    assert alone["sample quality by privacy"].get_xlabel() == "ε at δ = 0.0001"
+    both = _panels(convergence([run, read_run(private)]))
+    assert set(_lines(both["sample quality by traffic"])) >= {"first"}
+    assert "private" not in _lines(both["sample quality by traffic"])
+    assert set(_lines(both["sample quality by privacy"])) >= {"private"}
 
 
 def test_a_run_without_a_summary_has_no_reference_lines(tmp_path: Path) -> None:
