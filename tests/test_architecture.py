@@ -32,6 +32,7 @@ FLOWER = {
     "common/wire/messages.py",
     "server/app.py",
     "server/attempt.py",
+    "server/fleet/questions.py",
     "server/fleet/roster.py",
     "server/fleet/tasks.py",
     "server/strategy.py",
