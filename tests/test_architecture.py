@@ -36,6 +36,7 @@ FLOWER = {
     "server/app.py",
     "server/attempt.py",
     "server/survey.py",
+    "server/fleet/questions.py",
     "server/fleet/roster.py",
     "server/fleet/tasks.py",
     "server/strategy.py",

@@ -1,23 +1,21 @@
 """The numbers of devices where whoever comes takes part: given once, and kept by the run."""
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
-
-from flwr.serverapp import Grid
 
 from common.errors import UserError
 from common.files import write_json
 from common.wire import RollCall, WireError
 
 
-def known_by(grid: Grid, node: int, answer: RollCall) -> str:
+def known_by(answer: RollCall, key: Callable[[], str]) -> str:
     """Return what a device is known by again: its key, its name, or its place in a simulation.
 
-    Flower keeps the node id of a registered key, but forgets both where a SuperLink starts without
-    its database; the public key itself stays the same. SuperLinks check that a node has its key.
+    Args:
+        answer: What it says of itself.
+        key: Looks its key up.
 
     Raises:
         WireError: It has neither a key nor a name.
@@ -25,8 +23,7 @@ def known_by(grid: Grid, node: int, answer: RollCall) -> str:
     if answer.partitions:
         return f"partition {answer.partition}"
     if answer.keyed:
-        key = next((each.public_key for each in grid.get_nodes() if each.node_id == node), b"")
-        return f"key {hashlib.sha256(key).hexdigest()}" if key else f"node {node}"
+        return f"key {key()}"
     if not answer.name.strip():
         raise WireError(
             "it has neither a key nor a name by which it could be known again: join with --key, or "

@@ -1,11 +1,9 @@
 """The places of a fleet: a fixed number that clients name, or one for whoever comes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
-
-from flwr.serverapp import Grid
 
 from common.config import RunConfig
 from common.submodels import Layout
@@ -25,8 +23,12 @@ class Places(Protocol):
     def numbers(self) -> Sequence[int] | None:
         """Return the numbers that were given away, None where there are places without a client."""
 
-    def place(self, grid: Grid, node: int, answer: RollCall) -> int:
+    def place(self, answer: RollCall, key: Callable[[], str]) -> int:
         """Return the number of a client.
+
+        Args:
+            answer: What it says of itself.
+            key: Looks its key up, which takes a while.
 
         Raises:
             WireError: There is none for it.
@@ -55,7 +57,7 @@ class FixedPlaces:
     def numbers(self) -> None:
         """All of them are there from the start."""
 
-    def place(self, grid: Grid, node: int, answer: RollCall) -> int:
+    def place(self, answer: RollCall, key: Callable[[], str]) -> int:
         """Return the client's own number."""
         if answer.partition is None or answer.partition >= self.most:
             says = "no partition-id"
@@ -104,9 +106,9 @@ class OpenPlaces:
         """Return those that have ever come."""
         return list(self._given.known)
 
-    def place(self, grid: Grid, node: int, answer: RollCall) -> int:
+    def place(self, answer: RollCall, key: Callable[[], str]) -> int:
         """Return the client's number, a new one if it has none."""
-        return self._given.of(known_by(grid, node, answer), answer.partition)
+        return self._given.of(known_by(answer, key), answer.partition)
 
     def taken(self, number: int, answer: RollCall) -> str:
         """Say what another one has, too."""

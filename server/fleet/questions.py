@@ -1,5 +1,6 @@
 """The roll-call on its way: questions to nodes, their answers, and word to those not taken."""
 
+import hashlib
 from collections.abc import Iterator
 
 from flwr.app import Message, MessageType, RecordDict
@@ -15,6 +16,16 @@ from common.wire import (
 
 NOBODY = 0
 """The node under whose number those messages are kept whose replies say nothing."""
+
+
+def key_of(grid: Grid, node: int) -> str:
+    """Return a digest of the public key that a node has proved to hold to the SuperLink.
+
+    Flower keeps the node id of a registered key, but a SuperLink that starts without its database
+    forgets both, and then gives the key another id.
+    """
+    key = next((each.public_key for each in grid.get_nodes() if each.node_id == node), b"")
+    return hashlib.sha256(key or str(node).encode()).hexdigest()
 
 
 class Questions:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from common.submodels import Layout
 from common.wire import RollCall, UnfitError, WireError
 from server.fleet.members import Client, fleet_of, highest_rate, required
 from server.fleet.places import FixedPlaces, OpenPlaces, Places
-from server.fleet.questions import Questions
+from server.fleet.questions import Questions, key_of
 from server.fleet.refusals import Refusal, Refusals
 
 PAUSE = 0.1
@@ -172,7 +173,8 @@ class Roster:
                     raise answer
                 self._simulated = max(self._simulated, answer.partitions)
                 self._check(answer)
-                self._queue[node] = self._places.place(grid, node, answer), answer
+                number = self._places.place(answer, partial(key_of, grid, node))
+                self._queue[node] = number, answer
             except WireError as error:
                 if isinstance(error, UnfitError):
                     self._simulated = max(self._simulated, error.partitions)

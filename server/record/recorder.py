@@ -129,7 +129,7 @@ class Recorder:
         times = sum(map(self.config.evaluates, rounds))
         sampler = SAMPLERS[evaluation.sampler]
         calls = sampler.evaluations(sampler.steps_for(evaluation.evaluations))
-        each = self._seconds_per_batch(state)
+        each = self._seconds_per_batch(state, self.evaluator(state))
         seconds = 2 * calls * each / min(2, os.cpu_count() or 1)
         return (
             f"evaluation: 2 networks x {calls} evaluations x {evaluation.samples} samples at "
@@ -138,9 +138,8 @@ class Recorder:
         )
 
     @torch.no_grad()
-    def _seconds_per_batch(self, state: ServerState) -> float:
+    def _seconds_per_batch(self, state: ServerState, evaluator: AnyEvaluator) -> float:
         denoiser, t = self.setting.denoiser(state.ema), torch.tensor(1.0)
-        evaluator = self.evaluator(state)
         noise, labels = evaluator.noise, evaluator.labels
         denoiser(noise, t.double(), **labels)  # the first call sets up what later ones reuse
         started = time.perf_counter()
