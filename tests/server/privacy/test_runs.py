@@ -227,7 +227,7 @@ def test_a_weaker_device_changes_nobody_elses_submodel(tmp_path: Path) -> None:
 
     def weak(partition: int, reply: Message) -> Message:
         if partition == 0 and reply.metadata.message_type == "query":
-            reply.content["spec"]["rate"] = "1/4"  # type: ignore[index]
+            reply.content.config_records["spec"]["rate"] = "1/4"
         return reply
 
     tasks: dict[str, Any] = {}
