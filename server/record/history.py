@@ -40,6 +40,8 @@ class HistoryRow(TypedDict, total=False):
         "other clients'; far more than the others' is another kind of image, or an untrue answer",
     ]
     reference_images: Annotated[int, "images that distances are to"]
+    survey_failures: Annotated[dict[str, str], "by client why it found nothing when asked"]
+    bytes_survey: Annotated[int, "bytes of what clients were asked to judge, and of their answers"]
     epsilon: Annotated[Number, "ε of the rounds so far at `privacy.delta`, with privacy"]
     loss: Annotated[Number, "the clients' mean training loss by their weights in the average"]
     clients_asked: Annotated[Number, "clients that were sent a task in the last attempt"]
@@ -69,8 +71,6 @@ class HistoryRow(TypedDict, total=False):
     mask_change: Annotated[
         Number, "mean part of a submodel that its client did not hold when last taken in"
     ]
-    survey_failures: Annotated[dict[str, str], "by client why it found nothing when asked"]
-    bytes_survey: Annotated[int, "bytes of what clients were asked to judge, and of their answers"]
     bytes_up: Annotated[Number, "bytes of all replies that came during the round, used or not"]
     bytes_down: Annotated[Number, "bytes of all tasks sent, in all attempts"]
     seconds_train: Annotated[Number, "from the round's begin to its last reply, less the next"]

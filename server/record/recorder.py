@@ -78,9 +78,9 @@ class Recorder:
             "held_out_score_loss": math.nan,
             "held_out_by_client": {},
             "reference_by_client": {},
+            "reference_images": self.evaluator(state).reference_images,
             "survey_failures": {},
             "bytes_survey": 0,
-            "reference_images": self.evaluator(state).reference_images,
             "epsilon": epsilon_after(self.config, state.round),
         }
         scores = self._evaluate(state) if self.config.evaluates(state.round) else {}

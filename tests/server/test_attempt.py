@@ -26,7 +26,7 @@ LAYOUT = layout_of(CONFIG.model, 1)
 @pytest.fixture(autouse=True)
 def _no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recorder, "_evaluate", lambda self, state: {})
-    monkeypatch.setattr(Recorder, "summarise", lambda self, state: {})
+    monkeypatch.setattr(Recorder, "summarise", lambda self, state, ask: {})
 
 
 def _strategy(config: RunConfig, grid: LocalGrid) -> CoverageAvg:

@@ -30,7 +30,7 @@ def test_a_server_loads_its_data_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(module, "load_dataset", load)
     monkeypatch.setattr(Recorder, "_evaluate", lambda self, state: {})
-    monkeypatch.setattr(Recorder, "summarise", lambda self, state: {})
+    monkeypatch.setattr(Recorder, "summarise", lambda self, state, ask: {})
     federate(LocalGrid(tiny_with(rounds=1)), tiny_with(rounds=1), tmp_path)
     assert loaded == ["digits"]
 
