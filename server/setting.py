@@ -12,6 +12,7 @@ from common.data import Splits, load_dataset
 from common.diffusion import Denoiser
 from common.network import layout_of, submodel_denoiser
 from common.submodels import Layout, submodel_of_rate
+from server.about import About, about
 from server.policies import policy_named
 
 
@@ -21,16 +22,27 @@ class Setting:
 
     Attributes:
         config: The run's configuration.
-        splits: Its data set.
+        about: What kind of images it learns.
+        loaded: Its data set, None where that is loaded when it is asked for.
     """
 
     config: RunConfig
-    splits: Splits
+    about: About
+    loaded: Splits | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
-        return self.splits.train.image_shape
+        return self.about.image_shape
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The run's data set.
+
+        Raises:
+            UserError: It is not there, or cannot be read.
+        """
+        return self.loaded or load_dataset(self.config.data, self.config.shape)
 
     @cached_property
     def layout(self) -> Layout:
@@ -58,4 +70,5 @@ def prepare(config: RunConfig) -> Setting:
     Raises:
         UserError: The data set does not exist or cannot be read.
     """
-    return Setting(config, load_dataset(config.data, config.shape))
+    splits = load_dataset(config.data, config.shape)
+    return Setting(config, about(splits), splits)

@@ -22,7 +22,7 @@ MAY_IMPORT = {
 WINGS = {
     "common": "errors files seeding cache submodels config diffusion data wire network",
     "client": "batches optimizer flat training capability device feedback app",
-    "server": "policies setting pretrained fleet coverage loops aggregation state evaluation "
+    "server": "about policies setting pretrained fleet coverage loops aggregation state evaluation "
     "record grid preflight attempt strategy app",
     "simulations": "archive engine pictures planning sources results restoration deployment "
     "theory cli",

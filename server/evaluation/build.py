@@ -1,5 +1,7 @@
 """From a configuration to its evaluator."""
 
+from typing import Any
+
 from common.config import RunConfig
 from common.data import Splits
 from common.diffusion import CLOCKS, SAMPLERS
@@ -9,18 +11,25 @@ from server.evaluation.torchscript import FileFeatures
 
 def evaluator_for(config: RunConfig, splits: Splits) -> Evaluator:
     """Return the evaluator that a configuration describes; the same one, the same numbers."""
-    evaluation = config.evaluation
-    ours = evaluation.features == "classifier"
+    ours = config.evaluation.features == "classifier"
     return Evaluator(
         splits,
         CLOCKS[config.clock],
-        samples=evaluation.samples,
-        sampler=evaluation.sampler,
-        num_steps=SAMPLERS[evaluation.sampler].steps_for(evaluation.evaluations),
-        seed=config.seed,
-        grid=evaluation.grid,
-        clip=evaluation.clip,
-        conditional=config.model.num_classes > 0,
-        guidance=evaluation.guidance,
-        extractor=None if ours else FileFeatures(splits, evaluation.features),
+        extractor=None if ours else FileFeatures(splits, config.evaluation.features),
+        **drawing_options(config),
     )
+
+
+def drawing_options(config: RunConfig) -> dict[str, Any]:
+    """Return what a configuration says of how samples are drawn, as `Drawing` takes it."""
+    evaluation = config.evaluation
+    return {
+        "samples": evaluation.samples,
+        "sampler": evaluation.sampler,
+        "num_steps": SAMPLERS[evaluation.sampler].steps_for(evaluation.evaluations),
+        "seed": config.seed,
+        "grid": evaluation.grid,
+        "clip": evaluation.clip,
+        "conditional": config.model.num_classes > 0,
+        "guidance": evaluation.guidance,
+    }

@@ -75,6 +75,7 @@ class FeatureExtractor:
         num_features: F, the dimension of `features`.
         digest: the first 12 hex digits of the weights' SHA-256. Distances measured under different
             digests cannot be compared.
+        weights: the classifier's, by name.
         kinds: what it tells apart.
         accuracy: the share of `splits.test` that it classifies correctly.
     """
@@ -82,21 +83,29 @@ class FeatureExtractor:
     def __init__(self, splits: Splits) -> None:
         self.kinds = kinds_of(splits)
         train = self.kinds.lesson(splits.train)
-        with torch.device("meta"):  # a skeleton; drawing weights would advance global randomness
-            self._classifier = Classifier(train.image_shape, train.num_classes)
+        with torch.device("meta"):
+            architecture = str(Classifier(train.image_shape, train.num_classes))
         key = {
             "lesson": train.digest(),
-            "architecture": str(self._classifier),
+            "architecture": architecture,
             "torch": version("torch"),
             **SETTINGS,
         }
-        weights = cached_arrays(f"classifier-{train.name}", key, lambda: _train(train))
+        self.load(
+            train.image_shape,
+            cached_arrays(f"classifier-{train.name}", key, lambda: _train(train)),
+        )
+        self.accuracy = float((self.predicted(splits.test).numpy() == self.kinds.test).mean())
+
+    def load(self, shape: tuple[int, int, int], weights: dict[str, np.ndarray]) -> None:
+        """Take weights of a trained classifier of images (C, H, W)."""
+        with torch.device("meta"):  # a skeleton; drawing weights would advance global randomness
+            self._classifier = Classifier(shape, len(weights["output.bias"]))
         tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
         self._classifier.load_state_dict(tensors, assign=True)
         self._classifier.eval().requires_grad_(False)
-        self.num_features = int(SETTINGS["features"])
+        self.weights, self.num_features = weights, int(SETTINGS["features"])
         self.digest = _digest(weights)
-        self.accuracy = float((self.predicted(splits.test).numpy() == self.kinds.test).mean())
 
     def features(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N F"]:
         """Features of images in [-1, 1]; float64, as covariances of them are to be."""

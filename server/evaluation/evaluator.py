@@ -14,31 +14,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from common.data import Splits
 from common.diffusion import (
-    DELTA,
-    GRIDS,
     Clock,
     Denoiser,
     denoising_loss,
-    for_sampling,
-    sample,
     sigma,
 )
-from common.seeding import SERVER, rng_for, torch_generator
 from server.evaluation.check import MOST, check_features
 from server.evaluation.classifier import FeatureExtractor
+from server.evaluation.drawing import Drawing, Images
 from server.evaluation.metrics import FrechetTo
-
-Images = Float[Tensor, "N C H W"]
 
 LOSS_LEVELS = 8
 LOSS_IMAGES = 256
-BATCH = 256
-"""Images that the network is asked for at once: more no longer fit the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +47,15 @@ class HeldOutLoss:
     by_u: dict[float, float]
 
 
-class Evaluator:
+class Evaluator(Drawing):
     """Everything about a run's evaluation that does not change from round to round.
 
     Attributes:
-        noise: (samples, C, H, W), the start of every sampling.
-        class_labels: (samples,) as frequent as in training, given to a conditional model.
-        noise_baseline: Fréchet distance of that noise itself, clipped to [-1, 1].
+        noise_baseline: Fréchet distance of the noise itself, clipped to [-1, 1].
         reference: Fréchet distance of the held-out images: about what a perfect model would get
             with as many samples as there are held-out images.
-        clock: the run's.
         splits: the data.
-        extractor: of features; `real` are those of the training images.
+        extractor: of features; `real` are those of the training images, `moments` their sums.
         digest: the feature classifier's; to be written beside every distance.
         check: what the features make of damaged images. Where they failed, every distance is NaN,
             so that nothing is ranked by it.
@@ -79,30 +66,20 @@ class Evaluator:
         splits: Splits,
         clock: Clock,
         *,
-        samples: int,
-        sampler: str,
-        num_steps: int,
-        seed: int,
-        grid: str = "edm",
-        clip: bool = True,
-        conditional: bool = False,
-        guidance: float = 0.0,
         extractor: FeatureExtractor | None = None,
+        **drawing: Any,
     ) -> None:
+        train = splits.train
+        super().__init__(train.image_shape, train.labels, train.num_classes, clock, **drawing)
         self.extractor = extractor or FeatureExtractor(splits)
-        self.splits, self.clock, self._seed = splits, clock, seed
-        self._sampler, self._num_steps, self._grid = sampler, num_steps, grid
-        self._conditional, self._clip, self._guidance = conditional, clip, guidance
+        self.splits = splits
         self.real = self.extractor.training_features(splits.train)
         self._frechet = FrechetTo(self.real)
+        self.moments = self._frechet.moments
         chosen = self.rng("loss-images").permutation(len(splits.test))[:LOSS_IMAGES]
         self._judged = splits.test.select(chosen)
         shape = (LOSS_LEVELS, *self._judged.images.shape)
         self._loss_noise = torch.randn(shape, generator=self.generator("loss-noise"))
-        shape = (samples, *splits.train.image_shape)
-        self.noise = torch.randn(shape, generator=self.generator("evaluation-noise"))
-        drawn = self.rng("evaluation-labels").choice(splits.train.labels, samples)
-        self.class_labels = torch.from_numpy(drawn)
         self.digest = self.extractor.digest
         some = self.rng("feature-check").permutation(len(splits.train))
         some = some[: min(MOST, len(some) // 2)]
@@ -120,32 +97,6 @@ class Evaluator:
     def held_out(self) -> Images:
         """All held-out images, copied into memory: of small sets."""
         return torch.from_numpy(self.splits.test.images)
-
-    @property
-    def labels(self) -> dict[str, Any]:
-        """What `sample` gives the denoiser besides images and times."""
-        return {"class_labels": self.class_labels} if self._conditional else {}
-
-    def sample(self, denoiser: Denoiser, batch_size: int = BATCH) -> Images:
-        """Images from the fixed noise, clipped to [-1, 1]; (samples, C, H, W).
-
-        With `clip`, the image that the denoiser predicts is clipped at every step as well.
-
-        A conditional evaluator gives the denoiser `class_labels` (B,) as well. With `guidance` the
-        label after the last class stands for none, and each evaluation costs two.
-        """
-        grid = GRIDS[self._grid](self.clock, self._num_steps, DELTA)
-        generator = self.generator("evaluation-sampler")
-        denoiser = for_sampling(
-            denoiser,
-            clip=self._clip,
-            guidance=self._guidance,
-            null_class=self.splits.train.num_classes,
-        )
-        images = sample(
-            self._sampler, denoiser, grid, self.noise, generator, batch_size, **self.labels
-        )
-        return images.clamp(-1, 1)
 
     def frechet(self, images: Images) -> float:
         """Fréchet distance of at least two images in [-1, 1] to the training images.
@@ -175,11 +126,3 @@ class Evaluator:
 
     def _labels(self, labels: np.ndarray) -> dict[str, Any]:
         return {"class_labels": torch.from_numpy(labels)} if self._conditional else {}
-
-    def rng(self, purpose: str) -> np.random.Generator:
-        """Return the stream of a purpose: the same each time, in every round."""
-        return rng_for(self._seed, 0, SERVER, purpose)
-
-    def generator(self, purpose: str) -> torch.Generator:
-        """Return the same stream for torch."""
-        return torch_generator(self.rng(purpose))

@@ -37,6 +37,24 @@ class FrechetTo:
         )
         self._metric.update(real, real=True)
 
+    @classmethod
+    def of_moments(
+        cls, total: Float64[Tensor, "F"], products: Float64[Tensor, "F F"], count: int
+    ) -> "FrechetTo":
+        """Return the distance to points of which `moments` are known."""
+        made = cls(torch.zeros(0, len(total), dtype=torch.float64))
+        made._metric.real_features_sum = total
+        made._metric.real_features_cov_sum = products
+        made._metric.real_features_num_samples = torch.tensor(count)
+        return made
+
+    @property
+    def moments(self) -> tuple[Float64[Tensor, "F"], Float64[Tensor, "F F"], int]:
+        """The real features' sum, the sum of their outer products, and how many there are."""
+        metric = self._metric
+        count = int(metric.real_features_num_samples)
+        return metric.real_features_sum, metric.real_features_cov_sum, count
+
     def __call__(self, fake: Float64[Tensor, "M F"]) -> float:
         """Return the distance of `fake`."""
         self._metric.reset()

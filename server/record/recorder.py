@@ -19,6 +19,8 @@ from common.files import write_json
 from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
 from server.evaluation.build import evaluator_for
+from server.evaluation.stored import kept_scores, kept_tensors
+from server.record.about import Reference, write_about, write_reference
 from server.record.history import History, HistoryRow, best_round
 from server.record.pictures import save_grid
 from server.record.report import RoundReport
@@ -45,6 +47,10 @@ class Recorder:
     def __post_init__(self) -> None:
         self.config, self.layout = self.setting.config, self.setting.layout
         self.evaluator = evaluator_for(self.config, self.setting.splits)
+        write_about(self.run_dir, self.setting.about)
+        write_reference(
+            self.run_dir, Reference(kept_tensors(self.evaluator), kept_scores(self.evaluator))
+        )
         self.history = History(self.run_dir / "history.jsonl")
 
     def record(self, state: ServerState, report: RoundReport, coverage: Coverage) -> None:

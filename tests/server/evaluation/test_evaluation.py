@@ -42,7 +42,7 @@ def evaluator(splits: Splits, extractor: FeatureExtractor) -> Evaluator:
 
 def make(splits: Splits, extractor: FeatureExtractor, **changes: object) -> Evaluator:
     arguments = {"samples": 256, "sampler": "dpmpp2m", "num_steps": 15, "seed": 0} | changes
-    return Evaluator(splits, CLOCK, extractor=extractor, **arguments)  # type: ignore[arg-type]
+    return Evaluator(splits, CLOCK, extractor=extractor, **arguments)
 
 
 def memoriser(splits: Splits, x: Tensor, t: Tensor) -> Tensor:
