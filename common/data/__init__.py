@@ -1,6 +1,14 @@
 """Images, and how they are dealt out."""
 
-from common.data.datasets import OWN, ImageData, Splits, load_dataset, load_partition, own_images
+from common.data.datasets import (
+    OWN,
+    ImageData,
+    Splits,
+    load_dataset,
+    load_partition,
+    own_images,
+    scaled,
+)
 from common.data.own import pictures_in
 from common.data.partition import partition_indices
 from common.data.pictures import SUFFIXES, fit_picture, open_picture
@@ -17,4 +25,5 @@ __all__ = [
     "own_images",
     "partition_indices",
     "pictures_in",
+    "scaled",
 ]
