@@ -3,7 +3,7 @@
 from fractions import Fraction
 from functools import cache
 
-from common.config import RunConfig
+from common.config import CLIENTS, RunConfig
 from common.data import Splits
 from common.errors import UserError
 from common.features import network_named
@@ -29,8 +29,8 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
             used, or a package that privacy needs is missing; the line names the key.
     """
     setting = prepare(config)
-    if setting.held is not None:
-        _check_images(config, setting.held)
+    if config.data != CLIENTS:
+        _check_images(config, setting.splits)
     channels, *sides = setting.image_shape
     factor = 2 ** (len(config.model.widths) - 1)
     if any(side % factor for side in sides):

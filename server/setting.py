@@ -13,6 +13,7 @@ from common.diffusion import Denoiser
 from common.errors import UserError
 from common.network import layout_of, submodel_denoiser
 from common.submodels import Layout, submodel_of_rate
+from server.about import About, about, about_clients
 from server.policies import policy_named
 
 
@@ -22,33 +23,32 @@ class Setting:
 
     Attributes:
         config: The run's configuration.
-        held: Its data set, None if the images are the clients' own.
+        about: What kind of images it learns.
+        loaded: Its data set, None where that is loaded when it is asked for.
     """
 
     config: RunConfig
-    held: Splits | None
-
-    @property
-    def splits(self) -> Splits:
-        """The data set.
-
-        Raises:
-            UserError: The images are the clients' own.
-        """
-        if self.held is None:
-            raise UserError(
-                f"data: this needs images, and those of a run with data={self.config.data} are on "
-                "its clients alone"
-            )
-        return self.held
+    about: About
+    loaded: Splits | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
-        if self.held is None:
-            assert self.config.shape is not None, "refused with the configuration"
-            return self.config.shape
-        return self.held.train.image_shape
+        return self.about.image_shape
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The run's data set.
+
+        Raises:
+            UserError: It is not there, or cannot be read, or the images are the clients' own.
+        """
+        if self.config.data == CLIENTS:
+            raise UserError(
+                f"data: this needs images, and those of a run with data={CLIENTS} are on its "
+                "clients alone"
+            )
+        return self.loaded or load_dataset(self.config.data, self.config.shape)
 
     @cached_property
     def layout(self) -> Layout:
@@ -77,5 +77,6 @@ def prepare(config: RunConfig) -> Setting:
         UserError: The data set does not exist or cannot be read.
     """
     if config.data == CLIENTS:
-        return Setting(config, None)
-    return Setting(config, load_dataset(config.data, config.shape))
+        return Setting(config, about_clients(config))
+    splits = load_dataset(config.data, config.shape)
+    return Setting(config, about(splits), splits)

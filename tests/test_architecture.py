@@ -23,7 +23,7 @@ WINGS = {
     "common": "errors files seeding cache moments submodels config diffusion data "
     "features wire network",
     "client": "batches optimizer flat training capability device feedback evaluation features app",
-    "server": "policies setting pretrained fleet coverage loops aggregation privacy state "
+    "server": "about policies setting pretrained fleet coverage loops aggregation privacy state "
     "evaluation record grid preflight attempt survey strategy app",
     "simulations": "archive engine pictures planning sources results restoration deployment "
     "theory cli",

@@ -8,6 +8,7 @@ from common.data.datasets import (
     load_dataset,
     load_partition,
     own_images,
+    scaled,
 )
 from common.data.own import pictures_in
 from common.data.partition import partition_indices
@@ -26,4 +27,5 @@ __all__ = [
     "own_images",
     "partition_indices",
     "pictures_in",
+    "scaled",
 ]

@@ -129,6 +129,12 @@ class OurFeatures:
             bound = absolute.features(torch.ones(1, *self._image_shape))[0]
         return bound.double().numpy()
 
+    def probabilities(
+        self, images: Float32[Tensor, "N C H W"], count: int
+    ) -> Float64[Tensor, "N K"]:
+        """Probability of each of the first `count` classes, given that it is one of them."""
+        return self.batched(self.classifier, images)[:, :count].double().softmax(dim=1)
+
     @torch.no_grad()
     def batched(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Return what a function of batches gives for all images."""

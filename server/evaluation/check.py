@@ -5,7 +5,7 @@ training images than the same images do undamaged. They are training images: hel
 so few that their distance is that of their number, whatever is done to them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from common.features import damaged
-from common.features.damage import PURE_NOISE, UNDAMAGED
+from common.features.damage import DAMAGES, PURE_NOISE, UNDAMAGED
 
 Images = Float[Tensor, "N C H W"]
 
@@ -27,6 +27,9 @@ CLEARLY = 1.25
 
 FAR = 4.0
 """The same for pure noise."""
+
+VISIBLE = 2 / 255
+"""Root mean square of a change that can be seen, a grey level: blurred sky is still that sky."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ def check_features(
 ) -> FeatureCheck:
     """Measure damaged images and judge the order of their distances.
 
+    A damage that does not show on these images, such as a blur of smooth ones, is no fault.
+
     Args:
         frechet: The distance to the training images, in the features to be checked.
         images: Some of the training images, in [-1, 1].
@@ -88,15 +93,26 @@ def check_features(
         left = np.flatnonzero(np.isin(kinds, present[: len(present) // 2]))
         # As many images as the others, since a distance falls with their number.
         sets["half_the_kinds"] = images[torch.from_numpy(np.resize(left, len(images)))]
-    return judged({name: frechet(each) for name, each in sets.items()})
+    found = {name: frechet(each) for name, each in sets.items()}
+    seen = {
+        name for name, each in sets.items() if float((each - images).square().mean()) > VISIBLE**2
+    }
+    return judged(found, seen)
 
 
-def judged(distances: Mapping[str, float]) -> FeatureCheck:
-    """Judge the order of some distances, among which are those of `common.features.damaged`."""
+def judged(distances: Mapping[str, float], seen: Collection[str] = DAMAGES) -> FeatureCheck:
+    """Judge the order of some distances, among which are those of `common.features.damaged`.
+
+    Args:
+        distances: By the name of a damage.
+        seen: The damages that can be seen in these images at all.
+    """
     undamaged = distances[UNDAMAGED]
     faults = tuple(
         f"{name.replace('_', ' ')} reads {value:.3g}, undamaged {undamaged:.3g}"
         for name, value in distances.items()
-        if name != UNDAMAGED and not value > undamaged * (FAR if name == PURE_NOISE else CLEARLY)
+        if name in seen
+        and name != UNDAMAGED
+        and not value > undamaged * (FAR if name == PURE_NOISE else CLEARLY)
     )
     return FeatureCheck(distances, faults)

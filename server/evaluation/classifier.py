@@ -97,8 +97,7 @@ class FeatureExtractor:
 
     def probabilities(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N K"]:
         """Probability of each kind for images in [-1, 1], given that it is one of them."""
-        logits = self._ours.batched(self._ours.classifier, images)[:, : self.kinds.count]
-        return logits.double().softmax(dim=1)
+        return self._ours.probabilities(images, self.kinds.count)
 
 
 def _train(data: ImageData | Lesson) -> dict[str, np.ndarray]:

@@ -22,7 +22,10 @@ from common.files import write_json
 from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
 from server.evaluation.build import AnyEvaluator, evaluator_of
+from server.evaluation.evaluator import Evaluator
+from server.evaluation.stored import kept_scores, kept_tensors
 from server.privacy import epsilon_after, released, statement
+from server.record.about import Kept, write_about, write_kept
 from server.record.findings import Findings
 from server.record.history import History, HistoryRow, best_round, widest_trained
 from server.record.pictures import save_grid
@@ -50,6 +53,7 @@ class Recorder:
     def __post_init__(self) -> None:
         self.config, self.layout = self.setting.config, self.setting.layout
         self._evaluator: tuple[Reference, AnyEvaluator] | None = None
+        write_about(self.run_dir, self.setting.about)
         self.history = History(self.run_dir / "history.jsonl")
 
     def evaluator(self, state: ServerState) -> AnyEvaluator:
@@ -57,7 +61,10 @@ class Recorder:
         if self._evaluator is None or self._evaluator[0] is not state.reference:
             same = self._evaluator is not None and not self.config.by_clients
             if not same:
-                self._evaluator = state.reference, evaluator_of(self.setting, state.reference)
+                made = evaluator_of(self.setting, state.reference)
+                self._evaluator = state.reference, made
+                if isinstance(made, Evaluator):
+                    write_kept(self.run_dir, Kept(kept_tensors(made), kept_scores(made)))
         assert self._evaluator is not None
         return self._evaluator[1]
 

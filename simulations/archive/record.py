@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
-from common.config import RunConfig
+from common.config import CLIENTS, RunConfig
 from common.errors import UserError
+from server.record.about import Kept, read_about, read_kept
 from server.record.history import Row, best_round, read_rows
 from server.setting import Setting, prepare
 from server.state import ServerState, checkpoints, load_checkpoint, round_of
@@ -37,8 +38,33 @@ class RunRecord:
 
     @cached_property
     def setting(self) -> Setting:
-        """The run's data and its model's table."""
-        return prepare(self.config)
+        """What the run is about, and its model's table: neither takes the images themselves."""
+        kind = read_about(self.path)
+        return prepare(self.config) if kind is None else Setting(self.config, kind)
+
+    @cached_property
+    def kept(self) -> Kept:
+        """What the run has kept to compare samples with.
+
+        Raises:
+            UserError: Nothing, or it is damaged.
+        """
+        kept = read_kept(self.path)
+        if kept is None:
+            raise UserError(
+                f"{self.path}: keeps nothing of its images, as it is of a version before"
+            )
+        return kept
+
+    @property
+    def train_labels(self) -> Int64[np.ndarray, " N"]:
+        """The classes of the training images; all alike where these are on clients alone."""
+        kept = read_kept(self.path)
+        if kept is None and self.config.data == CLIENTS:
+            return np.arange(max(1, self.config.model.num_classes), dtype=np.int64)
+        if kept is None:
+            return self.setting.splits.train.labels
+        return kept.tensors["labels"].astype(np.int64)
 
     @cached_property
     def rows(self) -> list[Row]:

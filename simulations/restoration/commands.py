@@ -23,7 +23,19 @@ def restore(
     count: Annotated[int, typer.Option("-n", "--count", help="Images to take at most.")] = 64,
     class_label: Annotated[int | None, typer.Option("--class", help="Of all images.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another noise.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="A folder; default RUN/restored/TASK.")] = None,
+    already_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--already-damaged", help="Repair the images as they are: --sigma says their noise."
+        ),
+    ] = False,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="With --already-damaged and inpaint: black where pixels are lost."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder; default restored/TASK or repaired/TASK in RUN.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Degrade images, restore them with a run's weights, and measure what that gains."""
@@ -31,14 +43,28 @@ def restore(
     from rich.console import Console
     from rich.progress import Progress
 
+    from common.errors import UserError
+    from simulations.restoration.repair import repair
     from simulations.restoration.restore import restore_run
+
+    if mask is not None and not already_damaged:
+        raise UserError("mask: goes with --already-damaged; inpaint alone removes a central square")
 
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
     with Progress(console=console, transient=True, disable=hidden) as bar:
         progress = bar.add_task("restoring", total=None)
-        lines = restore_run(
-            folder, images, task, sigma, factor, draws, count, class_label, seed, out,
-            lambda done, total: bar.update(progress, completed=done, total=total),
-        )  # fmt: skip
+
+        def update(done: int, total: int) -> None:
+            bar.update(progress, completed=done, total=total)
+
+        if already_damaged:
+            lines = repair(
+                folder, images, task, sigma, factor, mask, draws, count, class_label, seed, out,
+                update,
+            )  # fmt: skip
+        else:
+            lines = restore_run(
+                folder, images, task, sigma, factor, draws, count, class_label, seed, out, update
+            )
     typer.echo(lines)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from common.data import SUFFIXES, ImageData, fit_picture, open_picture
+from common.data import ImageData, fit_picture, open_picture, pictures_in, scaled
+from common.data.own import read_own
 from common.errors import UserError
 
 HELD_OUT = "held-out"
@@ -36,7 +37,7 @@ def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
     would pass for the truth.
 
     Args:
-        source: A PNG or JPEG file, a folder of them (taken in the order of their names), or
+        source: A picture, a folder of them (taken in the order of their names), ``npz:FILE``, or
             `held-out`.
         held_out: The run's own; C is 1 or 3 and what is read gets their shape.
         count: How many to take, at most.
@@ -50,18 +51,51 @@ def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
         places = np.linspace(0, len(held_out) - 1, min(count, len(held_out))).astype(np.int64)
         chosen = held_out.select(places)
         return Pictures(torch.from_numpy(chosen.images), torch.from_numpy(chosen.labels), 0)
-    path = Path(source)
-    if path.is_dir():
-        paths = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise UserError(f"{path}: no file in this folder ends in {', '.join(SUFFIXES)}")
-    elif path.is_file():
-        paths = [path]
-    else:
-        raise UserError(f"{path}: no such file or folder (or say {HELD_OUT})")
+    if source.startswith("npz:"):
+        return Pictures(read_as_they_are(source, held_out.image_shape, count), None, 0)
+    paths = _paths(source.removeprefix("folder:"))
     read = [_read(each, held_out.image_shape) for each in paths[:count]]
     images = torch.stack([image for image, _ in read])
     return Pictures(images, None, sum(fitted for _, fitted in read))
+
+
+def read_as_they_are(
+    source: str, shape: tuple[int, int, int], count: int
+) -> Float[Tensor, "n C H W"]:
+    """Read pictures that must have a shape: whatever changed their size would change their damage.
+
+    Args:
+        source: A picture, a folder of them, or a source such as ``npz:FILE`` or ``folder:PATH``.
+        shape: (C, H, W); grey and colour follow it.
+        count: How many to take, at most.
+
+    Raises:
+        UserError: There is no such source, or a picture cannot be read or has another size.
+    """
+    channels, height, width = shape
+    if source.startswith("npz:"):
+        absolute = f"npz:{Path(source.removeprefix('npz:')).expanduser().absolute()}"
+        return torch.from_numpy(scaled(read_own(absolute, shape).images[:count], 255))
+    found = []
+    for path in _paths(source.removeprefix("folder:"))[:count]:
+        picture = open_picture(path, channels)
+        if picture.size != (width, height):
+            raise UserError(
+                f"{path}: {picture.width}x{picture.height} pixels; to be repaired it must have"
+                f" {width}x{height}, since resizing would change the damage"
+            )
+        found.append(scaled(fit_picture(picture, shape), 255))
+    return torch.from_numpy(np.stack(found))
+
+
+def _paths(source: str) -> list[Path]:
+    """Return the pictures that a path names."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return pictures_in(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder (or say {HELD_OUT})")
+    return [path]
 
 
 def _read(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, bool]:

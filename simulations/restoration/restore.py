@@ -20,7 +20,7 @@ from common.seeding import SERVER, rng_for, torch_generator
 from server.record.pictures import save_grid
 from server.state import ServerState
 from simulations.archive.record import RunRecord, read_run
-from simulations.restoration.degradations import Degradation
+from simulations.restoration.degradations import Degradation, Shape
 from simulations.restoration.images import Pictures, read_images
 from simulations.restoration.posterior import evaluations, posterior_sample
 from simulations.restoration.tasks import TASKS, Task, gaussian_filter
@@ -80,29 +80,15 @@ def restore_run(
         UserError: An argument is out of range or does not go with the run, or a file cannot be
             read; the line names it.
     """
-    if task not in TASKS:
-        raise UserError(f"task: '{task}' is not one of {', '.join(TASKS)}")
-    if not LEAST_SIGMA <= sigma <= MOST_SIGMA:
-        raise UserError(f"sigma: must lie in {LEAST_SIGMA:g} … {MOST_SIGMA:g}, not {sigma:g}")
-    least = [("factor", factor, 2), ("draws", draws, 1), ("count", count, 1), ("seed", seed, 0)]
-    for key, value, minimum in least:
-        if value < minimum:
-            raise UserError(f"{key}: must be at least {minimum}, not {value}")
-    run = read_run(run_dir)
-    state = run.state()
-    shape = run.setting.image_shape
-    if math.prod(shape) > MOST_VALUES:
-        raise UserError(f"{run_dir}: its images have over {MOST_VALUES} values, too many for this")
-    if task == "superres" and (shape[1] % factor or shape[2] % factor):
-        raise UserError(f"factor: {factor} does not divide the run's {shape[2]}x{shape[1]} pixels")
+    run, state, shape = opened(run_dir, task, sigma, factor, draws, count, seed)
     pictures = read_images(source, run.setting.splits.test, count)
     lost = TASKS[task].degradation(shape, sigma, factor)
     observed = lost.observe(pictures.images, _generator(seed, "restore-noise"))
 
     started = time.perf_counter()
-    labels = _labels(run, pictures, class_label)
+    labels = labels_of(run, pictures, class_label)
     grid = edm_grid(CLOCKS[run.config.clock], STEPS, DELTA)
-    drawn = _draw(run, state, lost, observed, labels, grid, draws, seed, progress)
+    drawn = draw_posterior(run, state, lost, observed, labels, grid, draws, seed, progress)
     seconds = time.perf_counter() - started
     widths, baseline = _best_baseline(TASKS[task], lost, observed, factor, pictures.images)
     images = {
@@ -139,7 +125,33 @@ def restore_run(
     return "\n".join(lines)
 
 
-def _draw(
+def opened(
+    run_dir: Path, task: str, sigma: float, factor: int, draws: int, count: int, seed: int
+) -> tuple[RunRecord, ServerState, Shape]:
+    """Check what was asked for and return the run, its last state and the shape of its images.
+
+    Raises:
+        UserError: As `restore_run`.
+    """
+    if task not in TASKS:
+        raise UserError(f"task: '{task}' is not one of {', '.join(TASKS)}")
+    if not LEAST_SIGMA <= sigma <= MOST_SIGMA:
+        raise UserError(f"sigma: must lie in {LEAST_SIGMA:g} … {MOST_SIGMA:g}, not {sigma:g}")
+    least = [("factor", factor, 2), ("draws", draws, 1), ("count", count, 1), ("seed", seed, 0)]
+    for key, value, minimum in least:
+        if value < minimum:
+            raise UserError(f"{key}: must be at least {minimum}, not {value}")
+    run = read_run(run_dir)
+    state = run.state()
+    shape = run.setting.image_shape
+    if math.prod(shape) > MOST_VALUES:
+        raise UserError(f"{run_dir}: its images have over {MOST_VALUES} values, too many for this")
+    if task == "superres" and (shape[1] % factor or shape[2] % factor):
+        raise UserError(f"factor: {factor} does not divide the run's {shape[2]}x{shape[1]} pixels")
+    return run, state, shape
+
+
+def draw_posterior(
     run: RunRecord,
     state: ServerState,
     lost: Degradation,
@@ -182,7 +194,7 @@ def _draw(
     return images.unflatten(0, (draws, -1))
 
 
-def _labels(run: RunRecord, pictures: Pictures, label: int | None) -> dict[str, Tensor]:
+def labels_of(run: RunRecord, pictures: Pictures, label: int | None) -> dict[str, Tensor]:
     """Return the denoiser's keyword arguments: nothing for an unconditional model."""
     classes = run.config.model.num_classes
     if not classes:

@@ -7,15 +7,21 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from common.config import CLIENTS
 from common.data import Splits
-from common.diffusion import SAMPLERS
+from common.diffusion import SAMPLERS, Denoiser
+from common.errors import UserError
 from common.files import write_json
 from server.evaluation.build import evaluator_for
 from server.evaluation.distances import nearest
 from server.evaluation.full import full_report
 from server.evaluation.likelihood import held_out_bits
+from server.evaluation.pooled import PooledEvaluator
+from server.evaluation.stored import LEFT_OUT, StoredEvaluator
+from server.record.about import read_kept
 from server.record.pictures import save_grid
-from simulations.archive.record import read_run
+from server.state import Reference
+from simulations.archive.record import RunRecord, read_run
 
 NEAREST = "nearest.png"
 SHOWN = 12
@@ -40,22 +46,23 @@ def evaluate_run(
         raw: Judge the round's own weights, not their moving average.
         round: A round as in `RunRecord.state`; None is the last.
 
+    Where the images are not there, it judges by what the run has kept of them (`StoredEvaluator`)
+    and names under `left_out` what that leaves out.
+
     Returns:
         What `evaluation.json` in the run then holds: what was judged, the keys of
         `full_report`, `held_out_loss`, `held_out_loss_by_u`, and with `full` the keys of
         `held_out_bits`.
 
     Raises:
-        UserError: The run cannot be read, or the rate does not fit its model.
+        UserError: The run cannot be read, the rate does not fit its model, or there is nothing to
+            judge by.
     """
     run = read_run(run_dir)
-    config, splits, state = run.config, run.setting.splits, run.state(round)
+    config, state = run.config, run.state(round)
     chosen = run.rate(rate)
     averaged, which = run.averaged(state, chosen)
     denoiser = run.setting.denoiser(state.theta if raw else averaged, chosen)
-    evaluator = evaluator_for(config, splits)
-    held_out = evaluator.held_out_loss(denoiser)
-    images = evaluator.sample(denoiser)
     sampler = SAMPLERS[config.evaluation.sampler]
     result: dict[str, Any] = {
         "round": state.round,
@@ -64,6 +71,17 @@ def evaluate_run(
         "samples": config.evaluation.samples,
         "sampler": config.evaluation.sampler,
         "evaluations": sampler.evaluations(sampler.steps_for(config.evaluation.evaluations)),
+    }
+    try:
+        splits = run.setting.splits
+    except UserError as missing:
+        result |= _by_what_is_kept(run, state.reference, denoiser, missing)
+        write_json(run_dir / "evaluation.json", result)
+        return result
+    evaluator = evaluator_for(config, splits)
+    held_out = evaluator.held_out_loss(denoiser)
+    images = evaluator.sample(denoiser)
+    result |= {
         "classifier": evaluator.digest,
         **full_report(evaluator, images),
         "held_out_loss": held_out.mean,
@@ -77,6 +95,39 @@ def evaluate_run(
     write_json(run_dir / "evaluation.json", result)
     _draw_nearest(images, splits, run_dir / "plots" / NEAREST)
     return result
+
+
+def _by_what_is_kept(
+    run: RunRecord, reference: Reference, denoiser: Denoiser, missing: UserError
+) -> dict[str, Any]:
+    """Return the scores that take no image; `missing` says why there is none.
+
+    Args:
+        run: The run.
+        reference: What clients had said of their images.
+        denoiser: What is judged.
+        missing: Why there are no images.
+    """
+    if run.config.data == CLIENTS:
+        pooled = PooledEvaluator(run.config, run.setting.image_shape, reference)
+        return {
+            "classifier": pooled.digest,
+            **pooled.report(pooled.sample(denoiser)),
+            "left_out": list(LEFT_OUT),
+            "why": str(missing),
+        }
+    if read_kept(run.path) is None:
+        raise missing
+    kind, kept = run.setting.about, run.kept
+    evaluator = StoredEvaluator(
+        run.config, kind.image_shape, kind.num_classes, kept.tensors, kept.scores
+    )
+    return {
+        "classifier": evaluator.digest,
+        **evaluator.report(evaluator.sample(denoiser)),
+        "left_out": list(LEFT_OUT),
+        "why": str(missing),
+    }
 
 
 def _draw_nearest(images: Tensor, splits: Splits, path: Path) -> None:
@@ -107,6 +158,9 @@ def tables(result: dict[str, Any]) -> list[Table]:
             other = result.get(beside.get(key, ""))
             scores.add_row(key.replace("_", " "), _number(value), _number(other))
     scores.add_row("feature classifier", result["classifier"], "")
+    if "left_out" in result:
+        scores.caption = f"left out: {', '.join(result['left_out'])} ({result['why']})"
+        scores.caption_justify = "left"
     if "by_class" not in result:  # not one finite image
         return [scores]
     classes = _table("by predicted class", "class", "share", "in training", "Fréchet", "held-out")

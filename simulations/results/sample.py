@@ -111,7 +111,7 @@ def _labels(run: RunRecord, count: int, label: int | None, seed: int) -> dict[st
         raise UserError(f"class: {label} is {reason}")
     if not classes:
         return {}
-    drawn = rng_for(seed, 0, SERVER, "sample-labels").choice(run.setting.splits.train.labels, count)
+    drawn = rng_for(seed, 0, SERVER, "sample-labels").choice(run.train_labels, count)
     return {"class_labels": torch.from_numpy(drawn if label is None else np.full(count, label))}
 
 

@@ -97,11 +97,27 @@ def test_each_damage_has_to_read_clearly_further() -> None:
     distances = iter([1.0, CLEARLY * 1.01, CLEARLY * 0.99, 100.0, 2.0])
     found = check_features(
         lambda each: next(distances),
-        torch.zeros(8, 1, 8, 8),
+        torch.rand(8, 1, 8, 8),
         np.arange(8) % 2,
         torch.Generator(),
     )
     assert [fault.split(" reads ")[0] for fault in found.faults] == ["blurred"]
+
+
+def test_a_damage_that_nobody_can_see_is_no_fault() -> None:
+    smooth = torch.linspace(-1, 1, 8)[:, None, None, None].expand(8, 1, 8, 8).clone()
+    for images, blind in ((smooth, []), (smooth + 0.1 * torch.rand(8, 1, 8, 8), ["blurred"])):
+
+        def blind_to_blur(each: torch.Tensor, images: torch.Tensor = images) -> float:
+            return 1.0 if (each - images).abs().max() < 0.2 else 9.0
+
+        found = check_features(
+            blind_to_blur,
+            images,
+            np.arange(8) % 2,
+            torch.Generator().manual_seed(0),
+        )
+        assert [fault.split(" reads ")[0] for fault in found.faults] == blind
 
 
 def test_nothing_is_ranked_by_features_that_failed(judge: Evaluator) -> None:

@@ -1,0 +1,45 @@
+"""What kind of images a run learns, in so few words that a run directory can keep them."""
+
+from dataclasses import dataclass
+
+from common.config import CLIENTS, RunConfig
+from common.data import Splits
+
+
+@dataclass(frozen=True)
+class About:
+    """What kind of images a run learns.
+
+    Attributes:
+        name: The data set's name in the configuration.
+        image_shape: (C, H, W).
+        num_classes: How many classes there are.
+        flippable: Whether a mirror image is as likely as the image itself.
+        train: How many images there are to train on.
+        held_out: How many no client sees.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    flippable: bool
+    train: int
+    held_out: int
+
+
+def about_clients(config: RunConfig) -> About:
+    """Return what kind of images those of clients are: what the configuration says they have to be.
+
+    How many there are they do not tell beforehand, and whether they may be mirrored is theirs.
+    """
+    assert config.shape is not None, "refused with the configuration"
+    classes = max(1, config.model.num_classes)
+    return About(CLIENTS, config.shape, classes, True, 0, 0)
+
+
+def about(splits: Splits) -> About:
+    """Return what kind of images a data set holds."""
+    train, test = splits
+    return About(
+        train.name, train.image_shape, train.num_classes, train.flippable, len(train), len(test)
+    )
