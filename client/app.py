@@ -93,7 +93,7 @@ def _images(config: RunConfig, context: Context) -> ImageData:
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round
 def _own_images(config: RunConfig, partition: int, own: str) -> ImageData:
     if own:
-        return own_images(own, config.data, config.shape, config.model.num_classes)
+        return own_images(own, config.data, config.shape, config.model.num_classes, config.pictures)
     return load_partition(
         config.data,
         config.partition,
@@ -102,4 +102,5 @@ def _own_images(config: RunConfig, partition: int, own: str) -> ImageData:
         partition,
         config.seed,
         config.shape,
+        config.pictures,
     )

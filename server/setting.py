@@ -58,4 +58,4 @@ def prepare(config: RunConfig) -> Setting:
     Raises:
         UserError: The data set does not exist or cannot be read.
     """
-    return Setting(config, load_dataset(config.data, config.shape))
+    return Setting(config, load_dataset(config.data, config.shape, config.pictures))

@@ -6,6 +6,7 @@ from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
     ModelConfig,
+    PicturesConfig,
     ServerConfig,
     TrainConfig,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "EmaConfig",
     "EvaluationConfig",
     "ModelConfig",
+    "PicturesConfig",
     "RunConfig",
     "Scalar",
     "ServerConfig",

@@ -19,6 +19,7 @@ from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
     ModelConfig,
+    PicturesConfig,
     RatesConfig,
     Section,
     ServerConfig,
@@ -81,6 +82,7 @@ class RunConfig(Section):
     update_check: Literal["off", "clip", "reject"] = "off"
     init: str = Field("", pattern=r"^(diffusers:.+)?$")
     run_dir: str = ""
+    pictures: PicturesConfig = PicturesConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     rates: RatesConfig = RatesConfig()

@@ -1,15 +1,17 @@
 """Images, and how they are dealt out."""
 
 from common.data.datasets import OWN, ImageData, Splits, load_dataset, load_partition, own_images
+from common.data.frames import is_read, kind_of
 from common.data.partition import partition_indices
-from common.data.pictures import SUFFIXES, fit_picture, open_picture
+from common.data.pictures import fit_picture, open_picture
 
 __all__ = [
     "OWN",
-    "SUFFIXES",
     "ImageData",
     "Splits",
     "fit_picture",
+    "is_read",
+    "kind_of",
     "load_dataset",
     "load_partition",
     "open_picture",

@@ -12,15 +12,15 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from common.cache import cached_arrays
+from common.config import PicturesConfig
 from common.data.builtin import DATASETS, Raw
-from common.data.own import OwnImages, read_own
+from common.data.own import OwnImages, held_out_of, read_own
 from common.data.partition import partition_indices
-from common.data.pictures import Shape
+from common.data.pictures import PLAIN, Shape
 from common.errors import UserError
 from common.seeding import SERVER, rng_for, torch_generator
 
 OWN = ("folder:", "npz:")
-HELD_OUT_OWN = 5
 KNOWN_IMAGES = 4096, 1024
 # Part of the cache keys: raise it when what is built below changes.
 CACHE_FORMAT = 1
@@ -67,10 +67,11 @@ class Splits(NamedTuple):
     test: ImageData
 
 
-def load_dataset(name: str, shape: Shape | None = None) -> Splits:
+def load_dataset(name: str, shape: Shape | None = None, reading: PicturesConfig = PLAIN) -> Splits:
     """The data set called `name`, from the cache where it has been prepared before.
 
-    `shape` is the run's `image-shape`, which a folder of pictures needs and others must agree with.
+    `shape` is the run's `image-shape`, which a folder of pictures needs, others may be brought to
+    and data sets that come with the program must agree with; `reading` says how pictures are read.
 
     - `digits`: scikit-learn's 1797 handwritten digits, 1x8x8, 10 classes; a fixed stratified split
       into 1437 for training and 360 held out.
@@ -80,13 +81,13 @@ def load_dataset(name: str, shape: Shape | None = None) -> Splits:
     - a law of `common.diffusion.known` and a side, such as `gaussian-field8`: draws of it, whose
       score is known; 4096 for training and 1024 held out, 1xSxS.
     - `folder:PATH`, `npz:PATH`: the user's own (`common.data.own`); every fifth image of a class is
-      held out.
+      held out where they do not say it themselves.
 
     Raises:
         UserError: no such data set, or of another shape, or the cache folder cannot be written.
     """
     if name.startswith(OWN):
-        splits = _split_own(name, read_own(name, shape))
+        splits = _split_own(name, read_own(name, shape, reading), reading)
     else:
         splits = _built_in(name) if name in DATASETS else _known(name)
     if shape not in (None, splits.train.image_shape):
@@ -126,8 +127,16 @@ def _known(name: str) -> Splits:
     return Splits(whole.select(train), whole.select(test))
 
 
-def own_images(source: str, data: str, shape: Shape | None, num_classes: int) -> ImageData:
+def own_images(
+    source: str,
+    data: str,
+    shape: Shape | None,
+    num_classes: int,
+    reading: PicturesConfig = PLAIN,
+) -> ImageData:
     """All images of `source`, a device's own folder or file, as its part of a run on `data`.
+
+    Those that the source itself holds out are none of it.
 
     Classes must mean the same on every device. So a conditional run, of `num_classes`, takes labels
     that are numbers, in an .npz file or as names of sub-folders; in others labels do not matter.
@@ -137,18 +146,20 @@ def own_images(source: str, data: str, shape: Shape | None, num_classes: int) ->
     """
     if not source.startswith(OWN):
         raise UserError(f"data: a node's own is folder:PATH or npz:PATH, not {source!r}")
+    of = data if shape is None else ""
     if shape is None and data in DATASETS:
         shape = DATASETS[data].shape
     if shape is None:
         raise UserError("image-shape: the run must set it, since this node has images of its own")
-    own = read_own(source, shape)
+    own = read_own(source, shape, reading, of)
     odd = [name for name in own.classes if not name.isdecimal() or int(name) >= num_classes]
     if num_classes and odd:
         raise UserError(
             f"data: {source} has the class {odd[0]!r}; this run's classes are the numbers"
             f" 0 … {num_classes - 1}, which also name the sub-folders"
         )
-    return _scaled_own(source, own)
+    images = _scaled_own(source, own)
+    return images if own.held_out is None else images.select(np.flatnonzero(~own.held_out))
 
 
 def load_partition(
@@ -159,6 +170,7 @@ def load_partition(
     partition_id: int,
     seed: int,
     shape: Shape | None = None,
+    reading: PicturesConfig = PLAIN,
 ) -> ImageData:
     """The training images of client `partition_id` of `num_partitions`.
 
@@ -167,22 +179,14 @@ def load_partition(
     """
     if not 0 <= partition_id < num_partitions:
         raise UserError(f"partition-id {partition_id} is not in 0..{num_partitions - 1}")
-    train = load_dataset(data, shape).train
+    train = load_dataset(data, shape, reading).train
     parts = partition_indices(train.labels, partition, num_partitions, alpha, seed)
     return train.select(parts[partition_id])
 
 
-def _split_own(source: str, own: OwnImages) -> Splits:
+def _split_own(source: str, own: OwnImages, reading: PicturesConfig) -> Splits:
     images = _scaled_own(source, own)
-    ranks = np.empty(len(images), dtype=np.int64)
-    for label in np.unique(images.labels):
-        members = np.flatnonzero(images.labels == label)
-        ranks[members] = np.arange(len(members))
-    held_out = ranks % HELD_OUT_OWN == HELD_OUT_OWN - 1
-    if not held_out.any():
-        raise UserError(
-            f"data: {source} has no class of {HELD_OUT_OWN} images, so that none can be held out"
-        )
+    held_out = held_out_of(source, own, reading.group)
     return Splits(images.select(np.flatnonzero(~held_out)), images.select(np.flatnonzero(held_out)))
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from common.data import SUFFIXES, ImageData, fit_picture, open_picture
+from common.data import ImageData, fit_picture, is_read, kind_of, open_picture
 from common.errors import UserError
 
 HELD_OUT = "held-out"
@@ -36,7 +36,7 @@ def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
     would pass for the truth.
 
     Args:
-        source: A PNG or JPEG file, a folder of them (taken in the order of their names), or
+        source: A picture's file, a folder of them (taken in the order of their names), or
             `held-out`.
         held_out: The run's own; C is 1 or 3 and what is read gets their shape.
         count: How many to take, at most.
@@ -52,9 +52,11 @@ def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
         return Pictures(torch.from_numpy(chosen.images), torch.from_numpy(chosen.labels), 0)
     path = Path(source)
     if path.is_dir():
-        paths = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        paths = sorted(each for each in path.iterdir() if is_read(kind_of(each)))
         if not paths:
-            raise UserError(f"{path}: no file in this folder ends in {', '.join(SUFFIXES)}")
+            raise UserError(
+                f"{path}: no file in this folder is a picture that is read (docs/data.md)"
+            )
     elif path.is_file():
         paths = [path]
     else:

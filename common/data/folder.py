@@ -1,0 +1,136 @@
+"""A folder of pictures: which files are read, and what their places say of them."""
+
+import hashlib
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from common.cache import cached_arrays
+from common.config import PicturesConfig
+from common.data.decoding import Decoded, decode
+from common.data.frames import is_read, kind_of, why_unread
+from common.data.pictures import Shape
+from common.errors import UserError
+
+FOLDER_FORMAT = 3
+"""Part of the cache keys: raised when what is read below changes."""
+
+SYSTEM = ("@eadir", "__macosx", "$recycle.bin", "lost+found", "system volume information")
+"""Folders that systems and programs leave behind; so are those whose name begins with a dot."""
+
+METADATA = ("metadata.csv", "metadata.jsonl")
+"""Files that say something of the pictures beside and below them."""
+
+log = logging.getLogger("flwr")
+
+
+class Listing(NamedTuple):
+    """What is in a folder.
+
+    Attributes:
+        pictures: Files that are read as pictures, sorted.
+        metadata: Files that speak of them.
+        unread: Pictures that are not read, by kind.
+        closed: Folders that may not be opened.
+    """
+
+    pictures: list[Path]
+    metadata: list[Path]
+    unread: Counter[str]
+    closed: list[str]
+
+
+def list_folder(folder: Path) -> Listing:
+    """List what is below a folder but for what systems leave there, following links once each.
+
+    Raises:
+        UserError: There is no such folder, it may not be opened, or no picture is in it.
+    """
+    if folder.is_file():
+        raise UserError(f"data: {folder} is a file; name the folder that it is in")
+    if not folder.is_dir():
+        raise UserError(f"data: there is no folder {folder}")
+    found = Listing([], [], Counter(), [])
+    waiting, seen = [folder], {folder.resolve()}
+    while waiting:
+        inner = waiting.pop()
+        try:
+            entries = list(inner.iterdir())
+        except OSError as error:
+            if inner == folder:
+                raise UserError(f"data: {folder} cannot be opened ({error.strerror})") from None
+            found.closed.append(str(inner.relative_to(folder)))
+            continue
+        for each in entries:
+            if each.name.startswith(".") or each.name.lower() in SYSTEM:
+                continue
+            if each.is_dir():
+                if each.resolve() not in seen:
+                    seen.add(each.resolve())
+                    waiting.append(each)
+            elif each.is_file():
+                _put(each, found)
+    found.pictures.sort()
+    if not found.pictures:
+        unread = said_unread(found.unread)
+        there = f" (there are {unread})" if unread else ""
+        raise UserError(f"data: no picture is in the folder {folder}{there}")
+    return found
+
+
+def _put(path: Path, found: Listing) -> None:
+    if path.name.lower() in METADATA:
+        found.metadata.append(path)
+        return
+    kind = kind_of(path)
+    if is_read(kind):
+        found.pictures.append(path)
+    elif why_unread(kind):
+        found.unread[kind] += 1
+
+
+def decoded_files(
+    folder: Path, paths: list[Path], shape: Shape, reading: PicturesConfig
+) -> Decoded:
+    """Decode files, from the cache where none of them has changed.
+
+    Raises:
+        UserError: None can be decoded.
+    """
+    stats = [path.stat() for path in paths]
+    # A file that may be read now has not changed but for its rights.
+    listing = [
+        (str(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+        for path, about in zip(paths, stats, strict=True)
+    ]
+    key = {
+        "listing": hashlib.sha256(repr(listing).encode()).hexdigest(),
+        "shape": shape,
+        "fit": reading.fit,
+        "frames": reading.frames,
+        "format": FOLDER_FORMAT,
+    }
+    names = [printable(str(path.relative_to(folder))) for path in paths]
+    held = cached_arrays("folder", key, lambda: decode(paths, names, shape, reading)._asdict())
+    decoded = Decoded(**held)
+    if not len(decoded.images):
+        raise UserError(
+            f"data: none of the {len(paths)} pictures in {folder} can be decoded"
+            f" ({names[0]}: {decoded.reasons[0]})"
+        )
+    return decoded
+
+
+def said_unread(unread: Counter[str]) -> str:
+    """Say how many pictures of which kinds are not read, and what would read them."""
+    return ", ".join(
+        f"{count} {kind} ({why_unread(kind)})" for kind, count in sorted(unread.items())
+    )
+
+
+def printable(name: str) -> str:
+    """Return a name as it can stand in a line: file systems allow what no terminal shows."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name
+    )
