@@ -38,14 +38,20 @@ def _rows(file: Path) -> list[Row]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             if file.suffix.lower() == ".csv":
-                return [_texts(file, row) for row in csv.DictReader(lines, strict=True)]
-            return [_texts(file, json.loads(line)) for line in lines if line.strip()]
-    except (OSError, ValueError, csv.Error, AttributeError) as error:
+                return [_texts(row) for row in csv.DictReader(lines, strict=True)]
+            return [_texts(json.loads(line)) for line in lines if line.strip()]
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from None
 
 
-def _texts(file: Path, row: Mapping[Any, Any]) -> Row:
-    """Return a row's values as texts; what is missing is left out, and so are a CSV's odd cells."""
+def _texts(row: Any) -> Row:
+    """Return a row's values as texts; what is missing is left out, and so are a CSV's odd cells.
+
+    Raises:
+        ValueError: It is no row.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"{row!r} names no columns")
     texts = {}
     for key, value in row.items():
         if key is None or value is None:
