@@ -6,6 +6,7 @@ cached, and a client that starts on a warm cache does not import it.
 
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +15,15 @@ from jaxtyping import Float32, Int64, UInt8
 from common.cache import cached_arrays
 from common.config import PicturesConfig
 from common.data.builtin import DATASETS, Raw
+from common.data.named import NAMED
 from common.data.own import OwnImages, held_out_of, read_own
 from common.data.partition import partition_indices
 from common.data.pictures import PLAIN, Shape
 from common.errors import UserError
 from common.seeding import SERVER, rng_for, torch_generator
 
-OWN = ("folder:", "npz:")
+OWN = ("folder:", "npz:", "idx:", "hfdisk:", "hf:")
+PLACES = ", ".join(f"{kind}{'NAME' if kind == 'hf:' else 'PATH'}" for kind in OWN)
 KNOWN_IMAGES = 4096, 1024
 # Part of the cache keys: raise it when what is built below changes.
 CACHE_FORMAT = 1
@@ -80,13 +83,16 @@ def load_dataset(name: str, shape: Shape | None = None, reading: PicturesConfig 
       strips of the photographs that no training patch touches. 5200 and 4048 training patches.
     - a law of `common.diffusion.known` and a side, such as `gaussian-field8`: draws of it, whose
       score is known; 4096 for training and 1024 held out, 1xSxS.
-    - `folder:PATH`, `npz:PATH`: the user's own (`common.data.own`); every fifth image of a class is
-      held out where they do not say it themselves.
+    - what `NAMED` lists: data sets of the literature, of Hugging Face's hub.
+    - `folder:PATH`, `npz:PATH` and the others of `OWN`: the user's own (`common.data.own`); every
+      fifth image of a class is held out where they do not say it themselves.
 
     Raises:
         UserError: no such data set, or of another shape, or the cache folder cannot be written.
     """
-    if name.startswith(OWN):
+    if name in NAMED:
+        splits = _named(name, shape, reading)
+    elif name.startswith(OWN):
         splits = _split_own(name, read_own(name, shape, reading), reading)
     else:
         splits = _built_in(name) if name in DATASETS else _known(name)
@@ -111,6 +117,13 @@ def _built_in(name: str) -> Splits:
     )
 
 
+def _named(name: str, shape: Shape | None, reading: PicturesConfig) -> Splits:
+    named = NAMED[name]
+    own = read_own(named.source, shape or named.shape, reading)
+    splits = _split_own(name, own, reading)
+    return Splits(*(replace(each, flippable=named.flippable) for each in splits))
+
+
 def _known(name: str) -> Splits:
     from common.diffusion import LAWS, known_law
 
@@ -119,7 +132,7 @@ def _known(name: str) -> Splits:
         laws = ", ".join(f"{each}8" for each in LAWS)
         raise UserError(
             f"data: no data set {name!r}; choose one of {', '.join(DATASETS)}, or a known law with "
-            f"its side: {laws}; or {', '.join(f'{kind}PATH' for kind in OWN)}"
+            f"its side: {laws}; or {PLACES}; or of others {', '.join(NAMED)}"
         )
     drawn, labels = law.draw(sum(KNOWN_IMAGES), torch_generator(rng_for(0, 0, SERVER, name)))
     whole = ImageData(drawn.float().numpy(), labels.numpy(), law.num_classes, name)
@@ -145,10 +158,10 @@ def own_images(
         UserError: as `read_own`, or a label is not one of the run's classes.
     """
     if not source.startswith(OWN):
-        raise UserError(f"data: a node's own is folder:PATH or npz:PATH, not {source!r}")
+        raise UserError(f"data: a node's own is {PLACES}, not {source!r}")
     of = data if shape is None else ""
-    if shape is None and data in DATASETS:
-        shape = DATASETS[data].shape
+    if shape is None and data in (known := {**DATASETS, **NAMED}):
+        shape = known[data].shape
     if shape is None:
         raise UserError("image-shape: the run must set it, since this node has images of its own")
     own = read_own(source, shape, reading, of)
@@ -182,6 +195,14 @@ def load_partition(
     train = load_dataset(data, shape, reading).train
     parts = partition_indices(train.labels, partition, num_partitions, alpha, seed)
     return train.select(parts[partition_id])
+
+
+def absolute_source(source: str) -> str:
+    """Return a source with its path counted from here, since apps run in a folder of their own."""
+    kind, colon, place = source.partition(":")
+    if f"{kind}:" not in OWN or kind == "hf" or not place:
+        return source
+    return f"{kind}{colon}{Path(place).expanduser().absolute()}"
 
 
 def _split_own(source: str, own: OwnImages, reading: PicturesConfig) -> Splits:

@@ -21,6 +21,7 @@ from common.data.arrays import Arrays, read_idx, read_npz
 from common.data.classes import classes_of
 from common.data.decoding import Decoded
 from common.data.folder import decoded_files, list_folder, printable, said_unread
+from common.data.hub import read_hub
 from common.data.metadata import as_columns
 from common.data.pictures import PLAIN, Shape, fit_picture, said_shape
 from common.data.splits import every_fifth, whole_groups
@@ -70,14 +71,21 @@ def read_own(
         UserError: The path is not absolute, there is nothing to be read, or it does not fit.
     """
     kind, _, name = source.partition(":")
-    path = Path(name).expanduser()
-    if not path.is_absolute():
-        raise UserError(f"data: {source} needs an absolute path, since apps run in a folder apart")
+    if kind != "hf":
+        path = Path(name).expanduser()
+        if not path.is_absolute():
+            raise UserError(
+                f"data: {source} needs an absolute path, since apps run in a folder apart"
+            )
+        name = str(path)
     if kind in ARRAYS:
-        return _fitted(source, ARRAYS[kind](path), shape, reading, of)
+        return _fitted(source, ARRAYS[kind](Path(name)), shape, reading, of)
     if shape is None:
         raise UserError("image-shape: say to which shape pictures are brought, such as 3x32x32")
-    own, shapes = _read_folder(path, shape, reading)
+    if kind == "folder":
+        own, shapes = _read_folder(Path(name), shape, reading)
+    else:
+        own, shapes = _read_hub(kind, name, shape, reading)
     _compare(source, shapes, shape, reading, of)
     return own
 
@@ -108,49 +116,76 @@ def _read_folder(
     arranged = arrange(folder, listing.pictures, listing.metadata, reading)
     decoded = decoded_files(folder, [each.path for each in arranged.pictures], shape, reading)
     names = [printable(str(each.path.relative_to(folder))) for each in arranged.pictures]
-    skipped = tuple(names[place] for place in decoded.skipped)
-    _say_left_out(folder, arranged, decoded, skipped)
+    skipped = _say_skipped(str(folder), names, decoded)
+    _say_left_out(folder, arranged)
     for name in listing.closed:
         log.warning("data: %s in %s cannot be opened", printable(name), folder)
     if listing.unread:
         log.warning("data: %s has %s", folder, said_unread(listing.unread))
     placed = [arranged.pictures[place] for place in decoded.places]
     labels, classes = classes_of([each.label for each in placed], str(folder))
-    there = [classes[place] for place in np.unique(labels)]
     splits = np.array([each.split for each in placed])
-    log.info(
-        "data: %s: %d pictures%s%s%s",
-        folder,
-        len(placed),
-        f" of {len(there)} classes ({_shown(there)})" if any(classes) else "",
-        f", {np.sum(splits != 'train')} of them held out" if splits.any() else "",
-        "; deep greys from {:g} (black) to {:g} (white)".format(*decoded.depth)
-        if len(decoded.depth)
-        else "",
-    )
     ready = len(set(splits.tolist())) > 1
+    held_out = splits != "train" if ready else None
+    _say_found(str(folder), labels, classes, held_out, decoded)
     own = OwnImages(
         decoded.images,
         labels,
         classes,
         skipped,
-        splits != "train" if ready else None,
+        held_out,
         as_columns([each.row for each in placed]),
     )
     return own, decoded.shapes
 
 
-def _say_left_out(
-    folder: Path, arranged: Arrangement, decoded: Decoded, skipped: tuple[str, ...]
+def _read_hub(
+    kind: str, name: str, shape: Shape, reading: PicturesConfig
+) -> tuple[OwnImages, Int64[np.ndarray, "N 3"]]:
+    """Return what is in a data set of Hugging Face's, and the shape that each picture had."""
+    found = read_hub(kind, name, shape, reading)
+    skipped = _say_skipped(f"{kind}:{name}", found.names, found.decoded)
+    _say_found(f"{kind}:{name}", found.labels, found.classes, found.held_out, found.decoded)
+    own = OwnImages(
+        found.decoded.images, found.labels, found.classes, skipped, found.held_out, found.columns
+    )
+    return own, found.decoded.shapes
+
+
+def _say_found(
+    source: str,
+    labels: Int64[np.ndarray, " N"],
+    classes: Sequence[str],
+    held_out: Bool[np.ndarray, " N"] | None,
+    decoded: Decoded,
 ) -> None:
+    there = [classes[place] for place in np.unique(labels)]
+    ends = "; deep greys from {:g} (black) to {:g} (white)"
+    log.info(
+        "data: %s: %d pictures%s%s%s",
+        source,
+        len(labels),
+        f" of {len(there)} classes ({_shown(there)})" if any(classes) else "",
+        "" if held_out is None else f", {held_out.sum()} of them held out",
+        ends.format(*decoded.depth) if len(decoded.depth) else "",
+    )
+
+
+def _say_skipped(source: str, names: Sequence[str], decoded: Decoded) -> tuple[str, ...]:
+    """Say which pictures could not be decoded, and return their names."""
+    skipped = tuple(names[place] for place in decoded.skipped)
     if skipped:
         log.warning(
             "data: %d pictures of %s are skipped: %s (%s)",
             len(skipped),
-            folder,
+            source,
             _shown(skipped),
             decoded.reasons[0],
         )
+    return skipped
+
+
+def _say_left_out(folder: Path, arranged: Arrangement) -> None:
     for reason in dict.fromkeys(why for _, why in arranged.left_out):
         names = [printable(path.name) for path, why in arranged.left_out if why == reason]
         log.warning(

@@ -76,9 +76,9 @@ def test_patches_are_colour_images_of_sixteen_places(name: str, count: int) -> N
 
 def test_an_unknown_data_set_is_answered_with_the_known_ones() -> None:
     with pytest.raises(
-        UserError, match=r"^data: .*'mnist'.*digits, patches16, patches32, or a known law"
+        UserError, match=r"^data: .*'emnist'.*digits, patches16, patches32, or a known law"
     ):
-        load_dataset("mnist")
+        load_dataset("emnist")
 
 
 @settings(max_examples=25, deadline=None)

@@ -129,7 +129,7 @@ def test_classes_are_numbers_where_they_must_mean_the_same_everywhere(folder: Pa
         ("npz:{0}/float.npz", "digits", "float64 of shape .* it needs uint8"),
         ("npz:{0}/small.npz", "digits", "images of 1x4x4, the run's are 1x8x8 as those of digits"),
         ("npz:{0}/labels.npz", "digits", "'labels' in .* one whole number"),
-        ("digits", "digits", "a node's own is folder:PATH or npz:PATH, not 'digits'"),
+        ("digits", "digits", "a node's own is folder:PATH, .*, hf:NAME, not 'digits'"),
         ("folder:{0}", "npz:/x.npz", "image-shape: the run must set it"),
     ],
 )

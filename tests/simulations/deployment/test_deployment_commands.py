@@ -118,7 +118,7 @@ def test_serve_and_join_print_flowers_commands(certs: Path) -> None:
         (("join", "s", "--partition-id", "0"), "--key: missing is no file"),
         (
             ("join", "s", "--partition-id", "0", "--insecure", "--data", "digits", "--print"),
-            "neither folder:PATH nor npz:PATH",
+            "is none of folder:PATH, npz:PATH, idx:PATH, hfdisk:PATH, hf:NAME",
         ),
         (
             ("join", "s", "--partition-id", "0", "--insecure", "--name", 'a"b', "--print"),
