@@ -103,4 +103,5 @@ def _own_images(config: RunConfig, partition: int, own: str) -> ImageData:
         config.seed,
         config.shape,
         config.pictures,
+        config.partition_args,
     )

@@ -4,6 +4,7 @@ from fractions import Fraction
 from functools import cache
 
 from common.config import RunConfig
+from common.data import FLOWER_PARTITIONS, About, partition_indices
 from common.errors import UserError
 from common.network import initial_weights
 from server.evaluation.distances import NEIGHBOURS
@@ -71,6 +72,10 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
             f"fleet: {len(rates)} clients cannot share the {len(train)} images of {config.data}; "
             f"name 1 to {len(train)} clients"
         )
+    if config.partition in FLOWER_PARTITIONS:  # which say late what they cannot deal out
+        about = About(config.partition_args, config.pictures.group, train.columns)
+        alpha, seed = config.partition_alpha, config.seed
+        partition_indices(train.labels, config.partition, len(rates), alpha, seed, about)
     rehearse(setting)
     if not resumed:
         starting_weights(config, channels)

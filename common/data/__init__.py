@@ -10,13 +10,16 @@ from common.data.datasets import (
     load_partition,
     own_images,
 )
+from common.data.flower_partitions import FLOWER_PARTITIONS, About
 from common.data.frames import is_read, kind_of
 from common.data.partition import partition_indices
 from common.data.pictures import fit_picture, open_picture
 
 __all__ = [
+    "FLOWER_PARTITIONS",
     "OWN",
     "PLACES",
+    "About",
     "ImageData",
     "Splits",
     "absolute_source",

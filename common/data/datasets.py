@@ -4,7 +4,8 @@ Building a data set imports scikit-learn, which takes seconds; it is therefore b
 cached, and a client that starts on a warm cache does not import it.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from jaxtyping import Float32, Int64, UInt8
 from common.cache import cached_arrays
 from common.config import PicturesConfig
 from common.data.builtin import DATASETS, Raw
+from common.data.flower_partitions import About
 from common.data.named import NAMED
 from common.data.own import OwnImages, held_out_of, read_own
 from common.data.partition import partition_indices
@@ -40,6 +42,7 @@ class ImageData:
         name: the data set's name in the configuration.
         flippable: whether a horizontal mirror image is as likely as the image itself.
         skipped: files that could not be read as images.
+        columns: what else is said of each image, as texts (N,) by name.
     """
 
     images: Float32[np.ndarray, "N C H W"]
@@ -48,6 +51,7 @@ class ImageData:
     name: str
     flippable: bool = False
     skipped: int = 0
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,7 +64,10 @@ class ImageData:
 
     def select(self, indices: Int64[np.ndarray, " M"]) -> "ImageData":
         """The images at `indices`, in that order."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        columns = {name: texts[indices] for name, texts in self.columns.items()}
+        return replace(
+            self, images=self.images[indices], labels=self.labels[indices], columns=columns
+        )
 
 
 class Splits(NamedTuple):
@@ -160,8 +167,10 @@ def own_images(
     if not source.startswith(OWN):
         raise UserError(f"data: a node's own is {PLACES}, not {source!r}")
     of = data if shape is None else ""
-    if shape is None and data in (known := {**DATASETS, **NAMED}):
-        shape = known[data].shape
+    if shape is None and data in DATASETS:
+        shape = DATASETS[data].shape
+    elif shape is None and data in NAMED:
+        shape = NAMED[data].shape
     if shape is None:
         raise UserError("image-shape: the run must set it, since this node has images of its own")
     own = read_own(source, shape, reading, of)
@@ -184,6 +193,7 @@ def load_partition(
     seed: int,
     shape: Shape | None = None,
     reading: PicturesConfig = PLAIN,
+    arguments: str = "",
 ) -> ImageData:
     """The training images of client `partition_id` of `num_partitions`.
 
@@ -193,7 +203,8 @@ def load_partition(
     if not 0 <= partition_id < num_partitions:
         raise UserError(f"partition-id {partition_id} is not in 0..{num_partitions - 1}")
     train = load_dataset(data, shape, reading).train
-    parts = partition_indices(train.labels, partition, num_partitions, alpha, seed)
+    about = About(arguments, reading.group, train.columns)
+    parts = partition_indices(train.labels, partition, num_partitions, alpha, seed, about)
     return train.select(parts[partition_id])
 
 
@@ -214,7 +225,9 @@ def _split_own(source: str, own: OwnImages, reading: PicturesConfig) -> Splits:
 def _scaled_own(source: str, own: OwnImages) -> ImageData:
     images = own.images.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
     # Whether a mirror image is a fair one is for those to judge who know the pictures.
-    return ImageData(images, own.labels, len(own.classes), source, True, len(own.skipped))
+    return ImageData(
+        images, own.labels, len(own.classes), source, True, len(own.skipped), own.columns
+    )
 
 
 def _versions(*distributions: str) -> dict[str, str]:

@@ -148,7 +148,7 @@ def _opened(kind: str, name: str) -> Any:
             f'data: {kind}:{name} needs the library datasets; pip install "scorequilt[hf]"'
         ) from None
     try:
-        with _quiet(datasets):
+        with quiet(datasets):
             if kind == "hfdisk":
                 return datasets.load_from_disk(name)
             words = NAME.fullmatch(name)
@@ -165,7 +165,7 @@ def _opened(kind: str, name: str) -> Any:
 
 
 @contextmanager
-def _quiet(datasets: Any) -> Iterator[None]:
+def quiet(datasets: Any) -> Iterator[None]:
     """Keep the library's bars and its log of retries to itself: what matters is raised."""
     loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
     before = [each.level for each in loggers]

@@ -156,18 +156,18 @@ def test_splits_of_a_published_file_are_used(tmp_path: Path) -> None:
     def images(count: int, grey: int) -> np.ndarray:
         return np.full((count, 4, 4), grey, np.uint8)
 
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for split, count, grey in (("train", 6, 1), ("val", 3, 2), ("test", 4, 3)):
         arrays |= {
             f"{split}_images": images(count, grey),
             f"{split}_labels": np.zeros((count, 1), int),
         }
-    np.savez(tmp_path / "a.npz", **arrays)
+    np.savez(tmp_path / "a.npz", allow_pickle=False, **arrays)
     train, test = load_dataset(f"npz:{tmp_path / 'a.npz'}")
     assert (len(train), len(test)) == (6, 4)
     assert set(((test.images + 1) * 127.5).round().ravel()) == {3}
     del arrays["test_images"], arrays["test_labels"]
-    np.savez(tmp_path / "b.npz", **arrays)
+    np.savez(tmp_path / "b.npz", allow_pickle=False, **arrays)
     assert len(load_dataset(f"npz:{tmp_path / 'b.npz'}").test) == 3
 
 

@@ -85,7 +85,7 @@ def test_a_set_without_splits_or_classes_is_split_as_a_folder_is(tmp_path: Path)
 def test_columns_may_be_named_and_rows_without_a_class_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows = {"grade": [3, 1, 1, 3], "site": ["north", "south", "", "north"]}
+    rows: dict[str, list[Any]] = {"grade": [3, 1, 1, 3], "site": ["north", "south", "", "north"]}
     source = _saved(tmp_path, _set(0, 4, **rows))
     own = read_own(source, SHAPE, PicturesConfig(label="grade"))
     assert own.classes == ("0", "1", "2", "3")
