@@ -32,7 +32,7 @@ class Listing(NamedTuple):
         pictures: Files that are read as pictures, sorted.
         metadata: Files that speak of them.
         unread: Pictures that are not read, by kind.
-        closed: Folders that may not be opened.
+        closed: Folders and files that may not be opened.
     """
 
     pictures: list[Path]
@@ -47,34 +47,33 @@ def list_folder(folder: Path) -> Listing:
     Raises:
         UserError: There is no such folder, it may not be opened, or no picture is in it.
     """
-    if folder.is_file():
-        raise UserError(f"data: {folder} is a file; name the folder that it is in")
-    if not folder.is_dir():
-        raise UserError(f"data: there is no folder {folder}")
+    try:
+        if folder.is_file():
+            raise UserError(f"data: {folder} is a file; name the folder that it is in")
+        if not folder.is_dir():
+            raise UserError(f"data: there is no folder {folder}")
+        waiting, seen = [list(folder.iterdir())], {folder.resolve()}
+    except OSError as error:
+        raise UserError(f"data: {folder} cannot be opened ({error.strerror})") from None
     found = Listing([], [], Counter(), [])
-    waiting, seen = [folder], {folder.resolve()}
     while waiting:
-        inner = waiting.pop()
-        try:
-            entries = list(inner.iterdir())
-        except OSError as error:
-            if inner == folder:
-                raise UserError(f"data: {folder} cannot be opened ({error.strerror})") from None
-            found.closed.append(str(inner.relative_to(folder)))
-            continue
-        for each in entries:
+        for each in waiting.pop():
             if each.name.startswith(".") or each.name.lower() in SYSTEM:
                 continue
-            if each.is_dir():
-                if each.resolve() not in seen:
-                    seen.add(each.resolve())
-                    waiting.append(each)
-            elif each.is_file():
-                _put(each, found)
+            try:
+                if each.is_dir():
+                    if each.resolve() not in seen:
+                        seen.add(each.resolve())
+                        waiting.append(list(each.iterdir()))
+                elif each.is_file():
+                    _put(each, found)
+            except OSError:  # that it is not allowed, or that it is gone
+                found.closed.append(str(each.relative_to(folder)))
     found.pictures.sort()
     if not found.pictures:
         unread = said_unread(found.unread)
         there = f" (there are {unread})" if unread else ""
+        there += f" ({len(found.closed)} things in it cannot be opened)" if found.closed else ""
         raise UserError(f"data: no picture is in the folder {folder}{there}")
     return found
 
@@ -98,12 +97,7 @@ def decoded_files(
     Raises:
         UserError: None can be decoded.
     """
-    stats = [path.stat() for path in paths]
-    # A file that may be read now has not changed but for its rights.
-    listing = [
-        (str(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns)
-        for path, about in zip(paths, stats, strict=True)
-    ]
+    listing = [_about(path) for path in paths]
     key = {
         "listing": hashlib.sha256(repr(listing).encode()).hexdigest(),
         "shape": shape,
@@ -120,6 +114,16 @@ def decoded_files(
             f" ({names[0]}: {decoded.reasons[0]})"
         )
     return decoded
+
+
+def _about(path: Path) -> tuple[str, int, int, int]:
+    """Return what tells that a file has changed; one that has gone just now has no size."""
+    try:
+        about = path.stat()
+    except OSError:
+        return str(path), -1, 0, 0
+    # A file that may be read now has not changed but for its rights.
+    return str(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def said_unread(unread: Counter[str]) -> str:

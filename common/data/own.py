@@ -5,6 +5,7 @@ still train one model. Nothing in these files is executed, and a picture that ca
 left out and named. What was found is said in the log.
 """
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 from PIL import Image
 
+from common.cache import cached_arrays
 from common.config import PicturesConfig
 from common.data.arrangement import Arrangement, arrange
 from common.data.arrays import Arrays, read_idx, read_npz
@@ -26,6 +28,9 @@ from common.data.metadata import as_columns
 from common.data.pictures import PLAIN, Shape, fit_picture, said_shape
 from common.data.splits import every_fifth, whole_groups
 from common.errors import UserError
+
+FITTED_FORMAT = 1
+"""Part of the cache keys of arrays that are brought to another shape."""
 
 ARRAYS = {"npz": read_npz, "idx": read_idx}
 
@@ -118,8 +123,10 @@ def _read_folder(
     names = [printable(str(each.path.relative_to(folder))) for each in arranged.pictures]
     skipped = _say_skipped(str(folder), names, decoded)
     _say_left_out(folder, arranged)
-    for name in listing.closed:
-        log.warning("data: %s in %s cannot be opened", printable(name), folder)
+    if closed := [printable(name) for name in listing.closed]:
+        log.warning(
+            "data: %d things in %s cannot be opened: %s", len(closed), folder, _shown(closed)
+        )
     if listing.unread:
         log.warning("data: %s has %s", folder, said_unread(listing.unread))
     placed = [arranged.pictures[place] for place in decoded.places]
@@ -213,14 +220,25 @@ def _fitted(
     log.info("data: %s: %s", source, arrays.said)
     if shape is not None and images.shape[1:] != shape:
         _compare(source, np.array([images.shape[1:]]), shape, reading, of)
-        mode = "L" if shape[0] == 1 else "RGB"
-        pictures = (
-            Image.fromarray(each[0] if len(each) == 1 else np.moveaxis(each, 0, -1))
-            for each in images
-        )
-        images = np.stack([fit_picture(p.convert(mode), shape, reading.fit) for p in pictures])
+        key = {
+            "images": hashlib.sha256(images.tobytes()).hexdigest(),
+            "shape": (images.shape, shape),
+            "fit": reading.fit,
+            "format": FITTED_FORMAT,
+        }
+        images = cached_arrays("fitted", key, lambda: _brought(arrays, shape, reading))["images"]
     classes = tuple(map(str, range(int(arrays.labels.max()) + 1)))
     return OwnImages(images, arrays.labels, classes, (), arrays.held_out)
+
+
+def _brought(arrays: Arrays, shape: Shape, reading: PicturesConfig) -> dict[str, np.ndarray]:
+    mode = "L" if shape[0] == 1 else "RGB"
+    pictures = (
+        Image.fromarray(each[0] if len(each) == 1 else np.moveaxis(each, 0, -1))
+        for each in arrays.images
+    )
+    fitted = [fit_picture(each.convert(mode), shape, reading.fit) for each in pictures]
+    return {"images": np.stack(fitted)}
 
 
 def _compare(
