@@ -79,8 +79,8 @@ def _window(data: Any) -> Depth:
     )
     if function == "LINEAR":
         centre, width = centre - 0.5, width - 1
-    if width <= 0:  # every value is black or white
-        width = 1e-6
+    if width <= 0:  # every value is black or white, and the middle black
+        return Depth(centre, centre + 1e-6)
     return Depth(centre - width / 2, centre + width / 2)
 
 

@@ -120,9 +120,21 @@ DICOM_KINDS: dict[str, Kind] = {
     "dicom without a window": (".dcm", as_dicom(DARK.astype(np.uint16), 12), of(DARK, 4095), 0),
     "dicom with a window": (
         ".dcm",
-        as_dicom(ramp(12), 12, WindowCenter=1024, WindowWidth=2048),
-        np.clip((ramp(12) - (1023.5 - 1023.5)) / 2047 * 255, 0, 255).round().astype(np.uint8),
-        1,
+        as_dicom(ramp(12), 12, WindowCenter=[1024, 9], WindowWidth=[2048, 9]),
+        of(np.clip(ramp(12), 0, 2047), 2047),
+        0,
+    ),
+    "dicom with a narrow window": (
+        ".dcm",
+        as_dicom(GREY, 8, WindowCenter=128, WindowWidth=5),
+        of(np.clip(GREY.astype(int) - 125.5, 0, 4), 4),
+        0,
+    ),
+    "dicom with a window to the value": (
+        ".dcm",
+        as_dicom(GREY, 8, WindowCenter=128, WindowWidth=4, VOILUTFunction="LINEAR_EXACT"),
+        of(np.clip(GREY.astype(int) - 126, 0, 4), 4),
+        0,
     ),
     "dicom of Hounsfield units": (
         ".dcm",

@@ -6,9 +6,11 @@ docs/data.md says the same in words.
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 from PIL import Image
+from pydicom.pixels import apply_windowing
 
 from common.config import PicturesConfig
 from common.data.own import read_own
@@ -25,6 +27,7 @@ from tests.common.data.kinds import (
     pillow,
     ramp,
 )
+from tests.common.data.writers import dicom
 
 ALL = KINDS | DEEP_KINDS | DICOM_KINDS
 
@@ -140,3 +143,16 @@ def test_a_picture_between_pillow_s_warning_and_its_limit_is_read(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # of 256; filterwarnings is error
     Image.fromarray(GREY).save(folder / "a.png")
     assert np.array_equal(read_own(f"folder:{folder}", (1, 16, 16)).images[0, 0], GREY)
+
+
+@pytest.mark.parametrize(
+    "window", [(128, 5, "LINEAR"), (40.5, 1, "LINEAR"), (99, 31, "LINEAR_EXACT")]
+)
+def test_windows_are_pydicom_s_own(window: tuple[float, float, str], folder: Path) -> None:
+    centre, width, function = window
+    about = {"WindowCenter": centre, "WindowWidth": width, "VOILUTFunction": function}
+    dicom(folder / "a.dcm", GREY, 8, **about)
+    data = pydicom.dcmread(folder / "a.dcm")
+    expected = apply_windowing(data.pixel_array, data).round()
+    found = read_own(f"folder:{folder}", (1, 16, 16)).images[0, 0].astype(int)
+    assert np.abs(found - expected).max() <= 1

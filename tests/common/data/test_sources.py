@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import io
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,27 @@ def test_where_there_is_no_network_a_set_of_the_hub_is_one_line(tmp_path: Path) 
     assert done.stdout.startswith("data: hf:nobody/nothing cannot be had (")
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+def test_what_the_library_logs_of_its_retries_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        logging.getLogger("huggingface_hub").warning("Retrying in 1s\n[Retry 1/5].")
+        raise ConnectionError("no\nnetwork")
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    with pytest.raises(UserError, match=r"\(no network\); is there a network, and is it called so"):
+        read_own("hf:a/b", SHAPE)
+    assert "Retrying" not in caplog.text
+    logging.getLogger("huggingface_hub").warning("Retrying again")
+    assert "Retrying again" in caplog.text
+
+
+def test_a_class_that_is_not_known_leaves_the_row_out(tmp_path: Path) -> None:
+    own = read_own(_saved(tmp_path, _set(0, 3, kind=[1, -1, 2])), SHAPE)
+    assert own.images[:, 0, 0, 0].tolist() == [0, 2]
+    assert own.labels.tolist() == [1, 2]
 
 
 def test_sets_without_pictures_or_without_training_are_refused(tmp_path: Path) -> None:

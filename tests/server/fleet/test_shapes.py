@@ -15,7 +15,6 @@ from server.record.history import read_rows
 from tests.engines import tiny
 from tests.local_grid import LocalGrid
 
-
 pytestmark = pytest.mark.slow
 
 
