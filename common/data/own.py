@@ -45,6 +45,7 @@ class OwnImages(NamedTuple):
         labels: (N,), positions in `classes`.
         classes: The classes' names: sub-folders, values of a column, or numbers.
         skipped: Files that could not be decoded, with their folders.
+        reasons: Why not, one for each.
         held_out: (N,), which images the source itself holds out; None if it says nothing of it.
         columns: Other things that are said of each image, as texts (N,) by name.
     """
@@ -53,6 +54,7 @@ class OwnImages(NamedTuple):
     labels: Int64[np.ndarray, " N"]
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     held_out: Bool[np.ndarray, " N"] | None = None
     columns: Mapping[str, np.ndarray] = MappingProxyType({})
 
@@ -140,6 +142,7 @@ def _read_folder(
         labels,
         classes,
         skipped,
+        tuple(decoded.reasons.tolist()),
         held_out,
         as_columns([each.row for each in placed]),
     )
@@ -154,7 +157,13 @@ def _read_hub(
     skipped = _say_skipped(f"{kind}:{name}", found.names, found.decoded)
     _say_found(f"{kind}:{name}", found.labels, found.classes, found.held_out, found.decoded)
     own = OwnImages(
-        found.decoded.images, found.labels, found.classes, skipped, found.held_out, found.columns
+        found.decoded.images,
+        found.labels,
+        found.classes,
+        skipped,
+        tuple(found.decoded.reasons.tolist()),
+        found.held_out,
+        found.columns,
     )
     return own, found.decoded.shapes
 
@@ -228,7 +237,7 @@ def _fitted(
         }
         images = cached_arrays("fitted", key, lambda: _brought(arrays, shape, reading))["images"]
     classes = tuple(map(str, range(int(arrays.labels.max()) + 1)))
-    return OwnImages(images, arrays.labels, classes, (), arrays.held_out)
+    return OwnImages(images, arrays.labels, classes, held_out=arrays.held_out)
 
 
 def _brought(arrays: Arrays, shape: Shape, reading: PicturesConfig) -> dict[str, np.ndarray]:

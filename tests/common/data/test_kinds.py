@@ -4,6 +4,7 @@ docs/data.md says the same in words.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -132,6 +133,7 @@ def test_what_cannot_be_read_right_is_left_out_by_name_and_reason(
     Image.fromarray(GREY).save(folder / "good.png")
     own = read_own(f"folder:{folder}", (1, 16, 16))
     assert own.skipped == (f"bad{suffix}",)
+    assert reason in own.reasons[0]
     assert np.array_equal(own.images[0, 0], GREY)
     assert f"bad{suffix} (cannot be read as a picture (" in caplog.text
     assert reason in caplog.text
@@ -150,7 +152,11 @@ def test_a_picture_between_pillow_s_warning_and_its_limit_is_read(
 )
 def test_windows_are_pydicom_s_own(window: tuple[float, float, str], folder: Path) -> None:
     centre, width, function = window
-    about = {"WindowCenter": centre, "WindowWidth": width, "VOILUTFunction": function}
+    about: dict[str, Any] = {
+        "WindowCenter": centre,
+        "WindowWidth": width,
+        "VOILUTFunction": function,
+    }
     dicom(folder / "a.dcm", GREY, 8, **about)
     data = pydicom.dcmread(folder / "a.dcm")
     expected = apply_windowing(data.pixel_array, data).round()
