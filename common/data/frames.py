@@ -158,7 +158,17 @@ def _frame(file: Image.Image, source: Path | bytes, page: int) -> Frame:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("a value is no number")
     values = values.astype(values.dtype.newbyteorder("="))
-    return Deep(values, _said(file, source, tags, values), tags.get(PHOTOMETRIC) == 0)
+    white_is_zero = tags.get(PHOTOMETRIC) == 0
+    return Deep(values, _said(file, source, tags, values), white_is_zero, _keyed(file, values))
+
+
+def _keyed(file: Image.Image, values: np.ndarray) -> np.ndarray | None:
+    """Return where deep values are not the one that stands for nothing, if a file names such."""
+    key = file.info.get("transparency")
+    if not isinstance(key, int | tuple):
+        return None
+    same = values == np.array(key)
+    return ~(same.all(-1) if same.ndim == 3 else same)
 
 
 def _said(
@@ -192,7 +202,8 @@ def _deep_colour(file: Image.Image, source: Path | bytes, page: int, tags: dict[
         again.tile = [tile._replace(args=_swapped(tile.args)) for tile in again.tile]
         lower = np.asarray(ImageOps.exif_transpose(again))
     values = upper << 8 | lower
-    colours, opacity = values[..., :3], values[..., 3] if values.shape[-1] == 4 else None
+    colours = values[..., :3]
+    opacity = values[..., 3] if values.shape[-1] == 4 else _keyed(file, colours)
     depth = _said(file, source, tags, colours)
     return Deep(colours, depth, False, opacity)
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from tests.common.data.kinds import (
     COLOUR,
+    FIRST_CLEAR,
     GREY,
     GREY_ON_WHITE,
     ON_WHITE,
@@ -44,12 +45,24 @@ DEEP_KINDS: dict[str, Kind] = {
         of(DARK, 4096),
         0,
     ),
+    "png of 16 bits with a transparent grey": (
+        ".png",
+        as_png(ramp(16), tRNS=b"\0\0"),
+        FIRST_CLEAR,
+        0,
+    ),
     "tiff of 16 bits": (".tif", as_tiff(ramp(16)), GREY, 0),
     "tiff of 16 bits, big-endian": (".tif", as_tiff(ramp(16), byteorder=">"), GREY, 0),
     "tiff of 16 bits, white is zero": (".tif", as_tiff(ramp(16), "miniswhite"), 255 - GREY, 0),
     "tiff of 16 bits in compressed tiles": (
         ".tif",
         as_tiff(ramp(16), compression="zlib", predictor=True, **TILED),
+        GREY,
+        0,
+    ),
+    "tiff of 16 bits, turned": (
+        ".tif",
+        as_tiff(np.rot90(ramp(16)), extratags=[tag(274, 3, 6)]),
         GREY,
         0,
     ),
@@ -96,6 +109,12 @@ DEEP_KINDS: dict[str, Kind] = {
     "jpeg 2000 of 16 bits": (".jp2", pillow(Image.fromarray(ramp(16))), GREY, 1),
     "png of RGB of 16 bits": (".png", as_png(SIXTEEN, 2), COLOUR, 0),
     "png of RGB of 12 bits in 16": (".png", as_png(TWELVE, 2), COLOUR, 0),
+    "png of RGB of 16 bits with a transparent colour": (
+        ".png",
+        as_png(SIXTEEN, 2, tRNS=SIXTEEN[3, 5].astype(">u2").tobytes()),
+        np.where((COLOUR == COLOUR[3, 5]).all(-1, keepdims=True), 255, COLOUR).astype(np.uint8),
+        0,
+    ),
     "png of RGB with alpha of 16 bits": (
         ".png",
         as_png(np.dstack([SIXTEEN, OPAQUE.astype(np.uint16) * 257]), 6),
@@ -109,6 +128,20 @@ DEEP_KINDS: dict[str, Kind] = {
         1,
     ),
     "tiff of RGB of 12 bits in 16": (".tif", as_tiff(TWELVE, "rgb"), COLOUR, 0),
+    "tiff of RGB of 16 bits, turned": (
+        ".tif",
+        as_tiff(np.rot90(SIXTEEN), "rgb", extratags=[tag(274, 3, 6)]),
+        COLOUR,
+        0,
+    ),
+    "tiff of RGB of 16 bits with alpha": (
+        ".tif",
+        as_tiff(
+            np.dstack([SIXTEEN, OPAQUE.astype(np.uint16) * 257]), "rgb", extrasamples=["unassalpha"]
+        ),
+        ON_WHITE,
+        0,
+    ),
     "tiff of RGB of 16 bits, compressed": (
         ".tif",
         as_tiff(SIXTEEN, "rgb", compression="zlib"),

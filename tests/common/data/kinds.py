@@ -131,6 +131,12 @@ KINDS: dict[str, Kind] = {
     ),
     "jpeg of inks, Adobe's": (".jpg", inverted_inks, COLOUR, 12),
     "jpeg turned by its tag": (".jpg", turned(), COLOUR, 8),
+    "tiff turned by its tag": (
+        ".tif",
+        as_tiff(np.rot90(GREY), extratags=[(274, 3, 1, 6, True)]),
+        GREY,
+        0,
+    ),
     "tiff of inks": (
         ".tif",
         as_tiff(np.dstack([255 - COLOUR, np.zeros_like(GREY)]), "separated"),
