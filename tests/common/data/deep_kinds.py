@@ -112,7 +112,7 @@ DEEP_KINDS: dict[str, Kind] = {
     "png of RGB of 16 bits with a transparent colour": (
         ".png",
         as_png(SIXTEEN, 2, tRNS=SIXTEEN[3, 5].astype(">u2").tobytes()),
-        np.where((COLOUR == COLOUR[3, 5]).all(-1, keepdims=True), 255, COLOUR).astype(np.uint8),
+        np.where((COLOUR[3, 5] == COLOUR).all(-1, keepdims=True), 255, COLOUR).astype(np.uint8),
         0,
     ),
     "png of RGB with alpha of 16 bits": (
