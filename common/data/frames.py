@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from common.data.depth import BITS, SAMPLE_FORMAT, Deep, Depth, png_depth, tiff_depth
 from common.errors import UserError
@@ -46,7 +46,18 @@ MAGIC = (
 MOST_PIXELS = 2 * int(Image.MAX_IMAGE_PIXELS or 0)
 """Of one picture: Pillow's own limit, above which it decodes nothing."""
 
-NEW_SUBFILE, PHOTOMETRIC, PLANAR = 254, 262, 284
+NEW_SUBFILE, PHOTOMETRIC, ORIENTATION, PLANAR = 254, 262, 274, 284
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings each of EXIF's orientations upright (CIPA DC-008, tag 274)."""
+
 ORDER = {"16B": "16L", "16L": "16B", "16N": "16B"}
 
 Frame = Image.Image | Deep
@@ -145,7 +156,7 @@ def _frame(file: Image.Image, source: Path | bytes, page: int) -> Frame:
             raise ValueError("its colours lie in planes of sixteen bits")
         return _deep_colour(file, source, page, tags)
     cut = ";16" in _raw_mode(file) and file.mode[0] != "I"
-    upright = ImageOps.exif_transpose(file)
+    upright = _upright(file)
     values = np.asarray(upright)
     if cut and values[..., :3].max() < 64:  # with alpha or inks, of which Pillow keeps eight bits
         raise ValueError("its values lie in the lower of sixteen bits")
@@ -160,6 +171,16 @@ def _frame(file: Image.Image, source: Path | bytes, page: int) -> Frame:
     values = values.astype(values.dtype.newbyteorder("="))
     white_is_zero = tags.get(PHOTOMETRIC) == 0
     return Deep(values, _said(file, source, tags, values), white_is_zero, _keyed(file, values))
+
+
+def _upright(file: Image.Image) -> Image.Image:
+    """Return the decoded frame as its EXIF says that it is held.
+
+    Pillow's own function writes the other tags anew as well, and fails where these are odd.
+    """
+    file.load()
+    turn = TURNS.get(file.getexif().get(ORIENTATION, 1))
+    return file.copy() if turn is None else file.transpose(turn)
 
 
 def _keyed(file: Image.Image, values: np.ndarray) -> np.ndarray | None:
@@ -198,9 +219,9 @@ def _deep_colour(file: Image.Image, source: Path | bytes, page: int, tags: dict[
     """
     with Image.open(_opened(source)) as again:
         again.seek(page)
-        upper = np.asarray(ImageOps.exif_transpose(file)).astype(np.uint16)
+        upper = np.asarray(_upright(file)).astype(np.uint16)
         again.tile = [tile._replace(args=_swapped(tile.args)) for tile in again.tile]
-        lower = np.asarray(ImageOps.exif_transpose(again))
+        lower = np.asarray(_upright(again))
     values = upper << 8 | lower
     colours = values[..., :3]
     opacity = values[..., 3] if values.shape[-1] == 4 else _keyed(file, colours)

@@ -3,6 +3,7 @@
 docs/data.md says the same in words.
 """
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,36 @@ def test_windows_are_pydicom_s_own(window: tuple[float, float, str], folder: Pat
     expected = apply_windowing(data.pixel_array, data).round()
     found = read_own(f"folder:{folder}", (1, 16, 16)).images[0, 0].astype(int)
     assert np.abs(found - expected).max() <= 1
+
+
+TURNED = {
+    1: GREY,
+    2: GREY[:, ::-1],
+    3: GREY[::-1, ::-1],
+    4: GREY[::-1],
+    5: GREY.T,
+    6: np.rot90(GREY),
+    7: GREY[::-1, ::-1].T,
+    8: np.rot90(GREY, -1),
+}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", TURNED)
+def test_all_eight_orientations_come_upright(orientation: int, suffix: str, folder: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    picture = Image.fromarray(TURNED[orientation])
+    picture.save(folder / f"a{suffix}", exif=exif, lossless=True)
+    found = read_own(f"folder:{folder}", (1, 16, 16)).images[0, 0]
+    assert np.abs(found.astype(int) - GREY).max() <= 1
+
+
+def test_a_telephone_s_picture_with_an_odd_tag_is_read_and_turned(folder: Path) -> None:
+    """Its resolution is negative, which the tag's type does not allow."""
+    entries = struct.pack("<H", 2) + struct.pack("<HHIHH", 274, 3, 1, 6, 0)
+    entries += struct.pack("<HHII", 282, 10, 1, 38) + struct.pack("<I", 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entries + struct.pack("<ii", -72, 1)
+    Image.fromarray(np.rot90(GREY)).save(folder / "a.jpg", exif=exif, quality=100)
+    own = read_own(f"folder:{folder}", (1, 16, 16))
+    assert np.abs(own.images[0, 0].astype(int) - GREY).max() <= 4
