@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 DEPTHS = (8, 10, 12, 14, 16, 32)
 """Bits that whole numbers may have."""
 
+BLOCK = 2**20
+"""Values that are worked on at a time."""
+
 BITS, SAMPLE_FORMAT, MAX, SMIN, SMAX = 258, 339, 281, 340, 341
 """TIFF 6.0's BitsPerSample, SampleFormat, MaxSampleValue, SMinSampleValue and SMaxSampleValue."""
 
@@ -34,8 +37,13 @@ class Depth:
 
     def levels(self, values: NDArray) -> UInt8[np.ndarray, "..."]:
         """Return values as levels from 0 to 255; what is outside is cut."""
-        share = (values.astype(np.float64) - self.black) / (self.white - self.black)
-        return (share * 255).round().clip(0, 255).astype(np.uint8)
+        levels = np.empty(values.shape, dtype=np.uint8)
+        flat, out = values.reshape(-1), levels.reshape(-1)
+        for start in range(0, len(flat), BLOCK):  # eight bytes a value are much for a large picture
+            share = flat[start : start + BLOCK].astype(np.float64)
+            share = (share - self.black) / (self.white - self.black)
+            out[start : start + BLOCK] = (share * 255).round().clip(0, 255)
+        return levels
 
     def holds(self, values: NDArray) -> bool:
         """Say whether no value is outside."""

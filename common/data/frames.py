@@ -151,6 +151,11 @@ def _opened(source: Path | bytes) -> Path | io.BytesIO:
 def _frame(file: Image.Image, source: Path | bytes, page: int) -> Frame:
     """Return the frame that an open file stands at."""
     tags: dict[int, Any] = dict(getattr(file, "tag_v2", {}))
+    if tags and isinstance(file, ImageFile.ImageFile):
+        ends = [tile.extents for tile in file.tile if tile.extents]
+        # What no strip holds would stay black without a word.
+        if max(x for _, _, x, _ in ends) < file.width or max(y for *_, y in ends) < file.height:
+            raise ValueError("strips of it are missing")
     if _sixteen_bit_colour(file):
         if tags.get(PLANAR) == 2:
             raise ValueError("its colours lie in planes of sixteen bits")

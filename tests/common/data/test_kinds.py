@@ -101,6 +101,13 @@ def _no_picture(path: Path) -> None:
     path.write_text("x")
 
 
+def _short(path: Path) -> None:
+    """A TIFF that says that it is twice as high as its one strip."""
+    as_tiff(ramp(12))(path)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["ImageLength"].overwrite(32)
+
+
 LEFT_OUT: dict[str, tuple[str, Write, str]] = {
     "floats of 64 bits": (".tif", as_tiff(np.zeros((4, 4))), "of no kind that is read"),
     "floats of 16 bits": (".tif", as_tiff(np.zeros((4, 4), np.float16)), "of no kind that is read"),
@@ -114,6 +121,7 @@ LEFT_OUT: dict[str, tuple[str, Write, str]] = {
         as_png(np.dstack([ramp(12), ramp(12)]), 4),
         "lower of sixteen bits",
     ),
+    "a strip too few": (".tif", _short, "strips of it are missing"),
     "a picture by its name": (".png", _no_picture, "no kind"),
     "one value of no depth": (".tif", as_tiff(np.full((4, 4), 7.0, np.float32)), "the same"),
     "too many pixels": (".png", pillow(Image.new("1", (20000, 20000))), "than 178 million pixels"),
