@@ -21,7 +21,7 @@ SUFFIXES = (
 )
 """Files that are always read as pictures."""
 
-HEIF = (".heic", ".heif", ".hif", ".avif")
+HEIF = (".heic", ".heif", ".hif")
 DICOM = (".dcm", ".dicom", ".ima")
 EXTRAS = dict.fromkeys(HEIF, "heif") | dict.fromkeys(DICOM, "dicom")
 """Files that are read where one of the program's extras is installed, and which."""
@@ -75,13 +75,17 @@ def kind_of(path: Path) -> str:
             start = file.read(132)
     except OSError:
         return ""
+    return _beginning(start)
+
+
+def _beginning(start: bytes) -> str:
     return next((kind for at, word, kind in MAGIC if start[at:].startswith(word)), "")
 
 
 def is_read(kind: str) -> bool:
     """Say whether files of a kind are read as pictures, with the extras that are installed."""
-    if kind == ".avif" and features.check("avif"):
-        return True
+    if kind == ".avif":
+        return bool(features.check("avif"))
     if kind not in EXTRAS:
         return kind in SUFFIXES
     module = "pillow_heif" if kind in HEIF else "pydicom"
@@ -92,6 +96,8 @@ def why_unread(kind: str) -> str | None:
     """Say what would read pictures of a kind that are not read; None if these are no pictures."""
     if kind in EXTRAS and not is_read(kind):
         return f'needs pip install "scorequilt[{EXTRAS[kind]}]"'
+    if kind == ".avif":
+        return None if is_read(kind) else "needs a Pillow that was built with AVIF, as from 11.3"
     return "not read" if kind in UNREAD else None
 
 
@@ -123,12 +129,12 @@ def frames_of(source: Path | bytes, name: str, every: bool = False) -> list[Fram
 
 
 def _frames(source: Path | bytes, every: bool) -> list[Frame]:
-    kind = kind_of(source) if isinstance(source, Path) else ""
-    if kind in DICOM or (isinstance(source, bytes) and source[128:132] == b"DICM"):
+    kind = kind_of(source) if isinstance(source, Path) else _beginning(source[:132])
+    if kind in DICOM:
         from common.data.dicom import dicom_frames
 
         return dicom_frames(source, every)
-    if kind in HEIF and not (kind == ".avif" and features.check("avif")):
+    if kind in HEIF:
         from pillow_heif import register_heif_opener
 
         register_heif_opener()

@@ -135,7 +135,8 @@ def test_pictures_that_are_not_read_are_counted_with_what_would_read_them(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    for name in ("a.heic", "b.HEIC", "c.dcm", "d.nii.gz"):
+    monkeypatch.setattr("common.data.frames.features.check", lambda _: False)
+    for name in ("a.heic", "b.HEIC", "c.dcm", "d.nii.gz", "e.avif"):
         (folder / name).write_bytes(b"x")
     ways = (
         rf'{kind} \(needs pip install "scorequilt\[{extra}\]"\)'
@@ -144,7 +145,8 @@ def test_pictures_that_are_not_read_are_counted_with_what_would_read_them(
             (r"2 \.heic", "heif"),
         )
     )
-    there = rf"\(there are {', '.join(ways)}, 1 \.nii\.gz \(not read\)\)"
+    first = r"\(there are 1 \.avif \(needs a Pillow .*\), "
+    there = rf"{first}{', '.join(ways)}, 1 \.nii\.gz \(not read\)\)"
     with pytest.raises(UserError, match=there):
         read_own(f"folder:{folder}", SHAPE)
     _blank(folder / "a.pgm", format="PPM")

@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from pillow_heif import from_pillow
 
 from common.config import PicturesConfig
 from common.data import absolute_source
@@ -20,6 +21,7 @@ from common.data.datasets import load_dataset, own_images
 from common.data.named import NAMED
 from common.data.own import read_own
 from common.errors import UserError
+from tests.common.data.writers import dicom
 
 SHAPE = (1, 4, 4)
 
@@ -113,6 +115,17 @@ def test_a_damaged_picture_costs_itself_and_deep_ones_share_their_depth(tmp_path
     own = read_own(source, SHAPE)
     assert own.skipped == ("train[1]",)
     assert own.images[:, 0, 0, 0].tolist() == [255, 51]
+
+
+def test_pictures_in_columns_are_of_all_kinds_that_files_are(tmp_path: Path) -> None:
+    dicom(tmp_path / "a", np.full((4, 4), 1023, np.uint16), 12)
+    from_pillow(Image.new("RGB", (4, 4), (9, 9, 9))).save(tmp_path / "b.heic", quality=-1)
+    stored = [{"bytes": (tmp_path / name).read_bytes(), "path": None} for name in ("a", "b.heic")]
+    features = datasets.Features({"image": datasets.Image()})
+    source = _saved(tmp_path, datasets.Dataset.from_dict({"image": stored}, features=features))
+    own = read_own(source, SHAPE)
+    assert own.skipped == ()
+    assert np.abs(own.images[:, 0, 0, 0].astype(int) - [64, 9]).max() <= 2
 
 
 def test_once_read_neither_the_library_nor_the_set_s_values_are_opened_again(
