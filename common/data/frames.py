@@ -6,6 +6,7 @@ Nothing that a decoder raises leaves this file but as a `UserError` that names t
 import importlib.util
 import io
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,12 @@ def is_read(kind: str) -> bool:
         return bool(features.check("avif"))
     if kind not in EXTRAS:
         return kind in SUFFIXES
-    module = "pillow_heif" if kind in HEIF else "pydicom"
+    return installed("pillow_heif" if kind in HEIF else "pydicom")
+
+
+@cache
+def installed(module: str) -> bool:
+    """Say whether a module could be imported, without doing so."""
     return importlib.util.find_spec(module) is not None
 
 

@@ -51,7 +51,11 @@ def test_a_device_reads_no_file_that_only_the_run_names(tmp_path: Path) -> None:
         images = np.zeros((40 if kind == "private" else 30, 1, 8, 8), np.uint8)
         np.savez(tmp_path / f"{kind}.npz", images=images)
     private, own = (f"npz:{tmp_path / name}.npz" for name in ("private", "own"))
-    for data in (private, f"folder:{tmp_path}"):
+    for data in (
+        private,
+        *(f"{kind}:{tmp_path}" for kind in ("folder", "idx", "hfdisk")),
+        "hf:a/b",
+    ):
         run = RunConfig(data=data, image_shape="1x8x8", fleet="1x2")
         with pytest.raises(UserError, match=f"data: this node reads {data} only if its own"):
             _asked({"partition-id": 0}, run)
