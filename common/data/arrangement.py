@@ -61,6 +61,7 @@ def arrange(
     column = reading.label or (LABEL if any(LABEL in row for row in rows.values()) else "")
     places, splits = _places(folder, paths, bool(column))
     held_out = held_out_split({split for _, split in places})
+    classed = not column and any(label for label, _ in places)
     pictures, left_out = [], []
     for path, (label, split) in zip(paths, places, strict=True):
         row = rows.get(path, {})
@@ -72,7 +73,7 @@ def arrange(
             left_out.append((path, f"the metadata give it no {reading.group}"))
         elif splits and not split:
             left_out.append((path, "it lies beside the folders of splits"))
-        elif not column and not label and any(other for other, _ in places):
+        elif classed and not label:
             left_out.append((path, "it lies beside the folders of classes"))
         else:
             pictures.append(Placed(path, row[column] if column else label, split, row))
