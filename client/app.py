@@ -179,7 +179,7 @@ def _split(config: RunConfig, partition: int, parts: int, own: str) -> Splits:
 def _images(config: RunConfig, partition: int, parts: int, own: str) -> ImageData:
     """Return the images this node is configured to hold, or its part of the run's data set."""
     if own:
-        return own_images(own, config.data, config.shape, config.model.num_classes)
+        return own_images(own, config.data, config.shape, config.model.num_classes, config.pictures)
     return load_partition(
         config.data,
         config.partition,
@@ -188,4 +188,6 @@ def _images(config: RunConfig, partition: int, parts: int, own: str) -> ImageDat
         partition,
         config.seed,
         config.shape,
+        config.pictures,
+        config.partition_args,
     )

@@ -4,7 +4,7 @@ from fractions import Fraction
 from functools import cache
 
 from common.config import CLIENTS, RunConfig
-from common.data import Splits
+from common.data import FLOWER_PARTITIONS, About, Splits, partition_indices
 from common.errors import UserError
 from common.features import network_named
 from common.network import initial_weights
@@ -84,6 +84,10 @@ def _check_images(config: RunConfig, splits: Splits) -> None:
             f"fleet: {len(rates)} clients cannot share the {len(train)} images of {config.data}; "
             f"name 1 to {len(train)} clients"
         )
+    if config.partition in FLOWER_PARTITIONS:  # which say late what they cannot deal out
+        about = About(config.partition_args, config.pictures.group, train.columns)
+        alpha, seed = config.partition_alpha, config.seed
+        partition_indices(train.labels, config.partition, len(rates), alpha, seed, about)
 
 
 def rehearse(setting: Setting) -> None:

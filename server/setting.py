@@ -48,7 +48,8 @@ class Setting:
                 f"data: this needs images, and those of a run with data={CLIENTS} are on its "
                 "clients alone"
             )
-        return self.loaded or load_dataset(self.config.data, self.config.shape)
+        config = self.config
+        return self.loaded or load_dataset(config.data, config.shape, config.pictures)
 
     @cached_property
     def layout(self) -> Layout:
@@ -78,5 +79,5 @@ def prepare(config: RunConfig) -> Setting:
     """
     if config.data == CLIENTS:
         return Setting(config, about_clients(config))
-    splits = load_dataset(config.data, config.shape)
+    splits = load_dataset(config.data, config.shape, config.pictures)
     return Setting(config, about(splits), splits)

@@ -19,6 +19,7 @@ from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
     ModelConfig,
+    PicturesConfig,
     PrivacyConfig,
     RatesConfig,
     Section,
@@ -28,6 +29,26 @@ from common.config.sections import (
 from common.errors import UserError
 
 Scalar = bool | int | float | str
+
+Partition = Literal[
+    "iid",
+    "dirichlet",
+    "classes",
+    "flower-iid",
+    "flower-dirichlet",
+    "inner-dirichlet",
+    "pathological",
+    "shards",
+    "linear",
+    "square",
+    "exponential",
+    "sizes",
+    "distribution",
+    "continuous",
+    "natural",
+    "grouped-natural",
+]
+"""Of ours the first three, of flwr-datasets the others; a test holds them to `common.data`."""
 
 
 CLIENTS = "clients"
@@ -50,8 +71,9 @@ class RunConfig(Section):
     name: str = Field("digits", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     data: str = "digits"
     image_shape: str = Field("", pattern=r"^([13]x[1-9][0-9]*x[1-9][0-9]*)?$")
-    partition: Literal["iid", "dirichlet", "classes"] = "iid"
+    partition: Partition = "iid"
     partition_alpha: float = Field(0.5, gt=0)
+    partition_args: str = Field("", pattern=r"^([A-Za-z_-]+=\S+( +|$))*$")
     rounds: int = Field(16, ge=1)
     local_steps: int = Field(60, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -90,6 +112,7 @@ class RunConfig(Section):
     update_check: Literal["off", "clip", "reject"] = "off"
     init: str = Field("", pattern=r"^(diffusers:.+)?$")
     run_dir: str = ""
+    pictures: PicturesConfig = PicturesConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     rates: RatesConfig = RatesConfig()

@@ -33,6 +33,22 @@ class Section(BaseModel):
     )
 
 
+class PicturesConfig(Section):
+    """How pictures and other people's data sets are read.
+
+    `fit` brings pictures to the run's shape: `crop` to its proportions, `pad` on black, `stretch`;
+    empty crops to a shape that `image_shape` names and refuses pictures of another otherwise.
+    `frames` are those of animations, stacks and files of several pages. `label` and `group` are
+    columns of a data set or of a folder's metadata: the class, and what must not be torn apart when
+    pictures are held out (patients, sites, cameras).
+    """
+
+    fit: Literal["", "crop", "pad", "stretch"] = ""
+    frames: Literal["first", "all"] = "first"
+    label: str = ""
+    group: str = ""
+
+
 class ModelConfig(Section):
     """The architecture of the score model, in the terms of diffusers' `UNet2DModel`.
 

@@ -2,23 +2,29 @@
 
 from common.data.datasets import (
     OWN,
+    PLACES,
     ImageData,
     Splits,
+    absolute_source,
     hold_out,
     load_dataset,
     load_partition,
     own_images,
     scaled,
 )
-from common.data.own import pictures_in
+from common.data.flower_partitions import FLOWER_PARTITIONS, About
+from common.data.folder import pictures_in
 from common.data.partition import partition_indices
-from common.data.pictures import SUFFIXES, fit_picture, open_picture
+from common.data.pictures import fit_picture, open_picture
 
 __all__ = [
+    "FLOWER_PARTITIONS",
     "OWN",
-    "SUFFIXES",
+    "PLACES",
+    "About",
     "ImageData",
     "Splits",
+    "absolute_source",
     "fit_picture",
     "hold_out",
     "load_dataset",

@@ -6,25 +6,30 @@ cached, and a client that starts on a warm cache does not import it.
 
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from common.cache import cached_arrays
+from common.config import PicturesConfig
 from common.data.builtin import DATASETS, Raw
-from common.data.own import OwnImages, read_own
+from common.data.flower_partitions import About
+from common.data.named import NAMED
+from common.data.own import OwnImages, held_out_of, read_own
 from common.data.partition import partition_indices
-from common.data.pictures import Shape
+from common.data.pictures import PLAIN, Shape
 from common.data.rows import Rows, rows_of
+from common.data.splits import every_fifth
 from common.errors import UserError
 from common.seeding import SERVER, rng_for, torch_generator
 
-OWN = ("folder:", "npz:")
-HELD_OUT_OWN = 5
+OWN = ("folder:", "npz:", "idx:", "hfdisk:", "hf:")
+PLACES = ", ".join(f"{kind}{'NAME' if kind == 'hf:' else 'PATH'}" for kind in OWN)
 KNOWN_IMAGES = 4096, 1024
 # Part of the cache keys: raise it when what is built below changes.
 CACHE_FORMAT = 1
@@ -45,6 +50,7 @@ class ImageData:
         flippable: whether a horizontal mirror image is as likely as the image itself.
         skipped: files that could not be read as images.
         white: the stored value that becomes 1; of no account for float32.
+        columns: what else is said of each image, as texts (N,) by name.
     """
 
     stored: Float32[np.ndarray, "N C H W"] | UInt8[np.ndarray, "N C H W"] | Rows
@@ -54,6 +60,7 @@ class ImageData:
     flippable: bool = False
     skipped: int = 0
     white: int = 255
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,7 +113,12 @@ class ImageData:
 
     def select(self, indices: Int64[np.ndarray, " M"]) -> "ImageData":
         """The images at `indices`, in that order; none is copied."""
-        return replace(self, stored=rows_of(self.stored, indices), labels=self.labels[indices])
+        return replace(
+            self,
+            stored=rows_of(self.stored, indices),
+            labels=self.labels[indices],
+            columns={name: texts[indices] for name, texts in self.columns.items()},
+        )
 
 
 def scaled(stored: np.ndarray, white: int) -> Float32[np.ndarray, "..."]:
@@ -123,10 +135,11 @@ class Splits(NamedTuple):
     test: ImageData
 
 
-def load_dataset(name: str, shape: Shape | None = None) -> Splits:
+def load_dataset(name: str, shape: Shape | None = None, reading: PicturesConfig = PLAIN) -> Splits:
     """The data set called `name`, from the cache where it has been prepared before.
 
-    `shape` is the run's `image-shape`, which a folder of pictures needs and others must agree with.
+    `shape` is the run's `image-shape`, which a folder of pictures needs, others may be brought to
+    and data sets that come with the program must agree with; `reading` says how pictures are read.
 
     - `digits`: scikit-learn's 1797 handwritten digits, 1x8x8, 10 classes; a fixed stratified split
       into 1437 for training and 360 held out.
@@ -135,14 +148,17 @@ def load_dataset(name: str, shape: Shape | None = None) -> Splits:
       strips of the photographs that no training patch touches. 5200 and 4048 training patches.
     - a law of `common.diffusion.known` and a side, such as `gaussian-field8`: draws of it, whose
       score is known; 4096 for training and 1024 held out, 1xSxS.
-    - `folder:PATH`, `npz:PATH`: the user's own (`common.data.own`); every fifth image of a class is
-      held out.
+    - what `NAMED` lists: data sets of the literature, of Hugging Face's hub.
+    - `folder:PATH`, `npz:PATH` and the others of `OWN`: the user's own (`common.data.own`); every
+      fifth image of a class is held out where they do not say it themselves.
 
     Raises:
         UserError: no such data set, or of another shape, or the cache folder cannot be written.
     """
-    if name.startswith(OWN):
-        splits = _split_own(name, read_own(name, shape))
+    if name in NAMED:
+        splits = _named(name, shape, reading)
+    elif name.startswith(OWN):
+        splits = _split_own(name, read_own(name, shape, reading), reading)
     else:
         splits = _built_in(name) if name in DATASETS else _known(name)
     if shape not in (None, splits.train.image_shape):
@@ -167,6 +183,13 @@ def _built_in(name: str) -> Splits:
     )
 
 
+def _named(name: str, shape: Shape | None, reading: PicturesConfig) -> Splits:
+    named = NAMED[name]
+    own = read_own(named.source, shape or named.shape, reading)
+    splits = _split_own(name, own, reading)
+    return Splits(*(replace(each, flippable=named.flippable) for each in splits))
+
+
 def _known(name: str) -> Splits:
     from common.diffusion import LAWS, known_law
 
@@ -175,7 +198,7 @@ def _known(name: str) -> Splits:
         laws = ", ".join(f"{each}8" for each in LAWS)
         raise UserError(
             f"data: no data set {name!r}; choose one of {', '.join(DATASETS)}, or a known law with "
-            f"its side: {laws}; or {', '.join(f'{kind}PATH' for kind in OWN)}"
+            f"its side: {laws}; or {PLACES}; or of others {', '.join(NAMED)}"
         )
     drawn, labels = law.draw(sum(KNOWN_IMAGES), torch_generator(rng_for(0, 0, SERVER, name)))
     whole = ImageData(drawn.float().numpy(), labels.numpy(), law.num_classes, name)
@@ -183,8 +206,16 @@ def _known(name: str) -> Splits:
     return Splits(whole.select(train), whole.select(test))
 
 
-def own_images(source: str, data: str, shape: Shape | None, num_classes: int) -> ImageData:
+def own_images(
+    source: str,
+    data: str,
+    shape: Shape | None,
+    num_classes: int,
+    reading: PicturesConfig = PLAIN,
+) -> ImageData:
     """All images of `source`, a device's own folder or file, as its part of a run on `data`.
+
+    Those that the source itself holds out are none of it.
 
     Classes must mean the same on every device. So a conditional run, of `num_classes`, takes labels
     that are numbers, in an .npz file or as names of sub-folders; in others labels do not matter.
@@ -193,19 +224,23 @@ def own_images(source: str, data: str, shape: Shape | None, num_classes: int) ->
         UserError: as `read_own`, or a label is not one of the run's classes.
     """
     if not source.startswith(OWN):
-        raise UserError(f"data: a node's own is folder:PATH or npz:PATH, not {source!r}")
+        raise UserError(f"data: a node's own is {PLACES}, not {source!r}")
+    of = data if shape is None else ""
     if shape is None and data in DATASETS:
         shape = DATASETS[data].shape
+    elif shape is None and data in NAMED:
+        shape = NAMED[data].shape
     if shape is None:
         raise UserError("image-shape: the run must set it, since this node has images of its own")
-    own = read_own(source, shape)
+    own = read_own(source, shape, reading, of)
     odd = [name for name in own.classes if not name.isdecimal() or int(name) >= num_classes]
     if num_classes and odd:
         raise UserError(
             f"data: {source} has the class {odd[0]!r}; this run's classes are the numbers"
             f" 0 … {num_classes - 1}, which also name the sub-folders"
         )
-    return _of_own(source, own)
+    images = _of_own(source, own)
+    return images if own.held_out is None else images.select(np.flatnonzero(~own.held_out))
 
 
 def load_partition(
@@ -216,6 +251,8 @@ def load_partition(
     partition_id: int,
     seed: int,
     shape: Shape | None = None,
+    reading: PicturesConfig = PLAIN,
+    arguments: str = "",
 ) -> ImageData:
     """The training images of client `partition_id` of `num_partitions`.
 
@@ -224,8 +261,9 @@ def load_partition(
     """
     if not 0 <= partition_id < num_partitions:
         raise UserError(f"partition-id {partition_id} is not in 0..{num_partitions - 1}")
-    train = load_dataset(data, shape).train
-    parts = partition_indices(train.labels, partition, num_partitions, alpha, seed)
+    train = load_dataset(data, shape, reading).train
+    about = About(arguments, reading.group, train.columns)
+    parts = partition_indices(train.labels, partition, num_partitions, alpha, seed, about)
     return train.select(parts[partition_id])
 
 
@@ -235,30 +273,36 @@ def hold_out(images: ImageData) -> Splits:
     Raises:
         UserError: No class has five.
     """
-    held_out = _every_fifth(images.labels, images.name)
+    return _split(images, every_fifth(images.labels, images.name))
+
+
+def absolute_source(source: str) -> str:
+    """Return a source with its path counted from here, since apps run in a folder of their own."""
+    kind, colon, place = source.partition(":")
+    if f"{kind}:" not in OWN or kind == "hf" or not place:
+        return source
+    return f"{kind}{colon}{Path(place).expanduser().absolute()}"
+
+
+def _split_own(source: str, own: OwnImages, reading: PicturesConfig) -> Splits:
+    return _split(_of_own(source, own), held_out_of(source, own, reading.group))
+
+
+def _split(images: ImageData, held_out: Bool[np.ndarray, " N"]) -> Splits:
     return Splits(images.select(np.flatnonzero(~held_out)), images.select(np.flatnonzero(held_out)))
-
-
-def _split_own(source: str, own: OwnImages) -> Splits:
-    return hold_out(_of_own(source, own))
-
-
-def _every_fifth(labels: Int64[np.ndarray, " N"], source: str) -> Bool[np.ndarray, " N"]:
-    ranks = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        ranks[members] = np.arange(len(members))
-    held_out = ranks % HELD_OUT_OWN == HELD_OUT_OWN - 1
-    if not held_out.any():
-        raise UserError(
-            f"data: {source} has no class of {HELD_OUT_OWN} images, so that none can be held out"
-        )
-    return held_out
 
 
 def _of_own(source: str, own: OwnImages) -> ImageData:
     # Whether a mirror image is a fair one is for those to judge who know the pictures.
-    return ImageData(own.images, own.labels, len(own.classes), source, True, len(own.skipped))
+    return ImageData(
+        own.images,
+        own.labels,
+        len(own.classes),
+        source,
+        True,
+        len(own.skipped),
+        columns=own.columns,
+    )
 
 
 def _versions(*distributions: str) -> dict[str, str]:

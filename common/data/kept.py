@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
 from common.cache import held, make_room, map_rows, used
+from common.data.decoding import Frames, Waits
+from common.data.depth import Depth, depth_of
 from common.data.index import Extremes, File, Index, Known, read_index, write_index
-from common.data.pictures import Depth, Shape, depth_of
+from common.data.pictures import Shape
 from common.data.rows import Rows
 from common.errors import UserError
 from common.files import atomic_file
@@ -30,19 +32,6 @@ SPARE = 2
 
 NO_DEPTH = (0.0, 0.0)
 """What stands for the depth of deep values that are all one and the same."""
-
-
-class Frames(NamedTuple):
-    """What a file holds: images brought to the shape that is wanted, and the shapes they had."""
-
-    images: Sequence[UInt8[np.ndarray, "C H W"]]
-    shapes: Sequence[Shape]
-
-
-class Waits(NamedTuple):
-    """A file of deep values: how they become levels depends on all such files of the source."""
-
-    extremes: Sequence[Extremes]
 
 
 Read = Callable[[str, Depth | None, bool], Frames | Waits]

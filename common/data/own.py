@@ -1,63 +1,55 @@
-"""Images that a user brings along: a folder of pictures, or an .npz file.
+"""Images that a user brings along: a folder of pictures, arrays in a file, somebody's data set.
 
-Both are read in the shape that the run has, so that devices which hold different kinds of pictures
+All are read in the shape that the run has, so that devices which hold different kinds of pictures
 still train one model. Nothing in these files is executed, and a picture that cannot be decoded is
-skipped and named. What was found is said in the log.
+left out and named. What was found is said in the log.
 """
 
+import hashlib
 import logging
-import os
-import re
-import shutil
-import zipfile
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
+from PIL import Image
 
-from common.cache import cached_rows, entry_path
-from common.data.index import File
-from common.data.kept import Frames, Waits, kept_pictures
-from common.data.pictures import (
-    SUFFIXES,
-    UNREAD,
-    Depth,
-    Shape,
-    deep_values,
-    extremes_of,
-    fit_picture,
-    open_picture,
-)
+from common.cache import cached_arrays
+from common.config import PicturesConfig
+from common.data.arrangement import Arrangement, arrange
+from common.data.arrays import Arrays, read_idx, read_npz
+from common.data.classes import classes_of
+from common.data.decoding import Decoded
+from common.data.folder import decoded_files, list_folder, printable, said_unread
+from common.data.hub import read_hub
+from common.data.kept import Kept
+from common.data.metadata import as_columns
+from common.data.pictures import PLAIN, Shape, fit_picture, said_shape
 from common.data.rows import Rows
+from common.data.splits import every_fifth, whole_groups
 from common.errors import UserError
 
-OWN_FORMAT = 3
-"""Part of the cache keys: raised when what is read below changes."""
+FITTED_FORMAT = 1
+"""Part of the cache keys of arrays that are brought to another shape."""
 
-SYSTEM = ("@eadir", "__macosx", "$recycle.bin", "lost+found", "system volume information")
-"""Folders that systems and programs leave behind; so are those whose name begins with a dot."""
-
-SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "masks")
-"""Names of folders that say what pictures are for and not what they show."""
-
-MOST_CLASSES = 1000
-"""Numbers from here on are names, such as years, or identifiers."""
+ARRAYS = {"npz": read_npz, "idx": read_idx}
 
 log = logging.getLogger("flwr")
 
 
 class OwnImages(NamedTuple):
-    """What a folder or a file holds.
+    """What a source holds.
 
     Attributes:
-        images: (N, C, H, W), 0 is black and 255 white; not copied out of the cache's memory map.
+        images: (N, C, H, W), 0 is black and 255 white; a folder's are in the cache's memory map.
         labels: (N,), positions in `classes`.
-        classes: The classes' names: sub-folders, or numbers.
+        classes: The classes' names: sub-folders, values of a column, or numbers.
         skipped: Files that could not be decoded, with their folders.
         reasons: Why not, one for each.
+        held_out: (N,), which images the source itself holds out; None if it says nothing of it.
+        columns: Other things that are said of each image, as texts (N,) by name.
     """
 
     images: UInt8[np.ndarray, "N C H W"] | Rows
@@ -65,209 +57,221 @@ class OwnImages(NamedTuple):
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    held_out: Bool[np.ndarray, " N"] | None = None
+    columns: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
-def read_own(source: str, shape: Shape | None) -> OwnImages:
-    """Read ``folder:PATH`` or ``npz:PATH``.
+def read_own(
+    source: str,
+    shape: Shape | None,
+    reading: PicturesConfig = PLAIN,
+    of: str = "",
+) -> OwnImages:
+    """Read a source, such as ``folder:PATH`` or ``npz:PATH``.
 
     Args:
-        source: Where the images are; the path is absolute or starts with ``~``.
-        shape: (C, H, W) of the run, C 1 or 3; None takes an .npz file's own.
+        source: Where the images are; a path is absolute or starts with ``~``.
+        shape: (C, H, W) of the run, C 1 or 3; None takes the source's own where all have one.
+        reading: How.
+        of: The data set that the shape is of and not the run's own; images of another shape are
+            then refused, unless `reading.fit` says how they are brought to it.
 
     Raises:
         UserError: The path is not absolute, there is nothing to be read, or it does not fit.
     """
     kind, _, name = source.partition(":")
-    path = Path(name).expanduser()
-    if not path.is_absolute():
-        raise UserError(f"data: {source} needs an absolute path, since apps run in a folder apart")
-    if kind == "npz":
-        return _read_npz(path, shape)
+    if kind != "hf":
+        path = Path(name).expanduser()
+        if not path.is_absolute():
+            raise UserError(
+                f"data: {source} needs an absolute path, since apps run in a folder apart"
+            )
+        name = str(path)
+    if kind in ARRAYS:
+        return _fitted(source, ARRAYS[kind](Path(name)), shape, reading, of)
     if shape is None:
         raise UserError("image-shape: say to which shape pictures are brought, such as 3x32x32")
-    return _read_folder(path, shape)
+    if kind == "folder":
+        own, shapes = _read_folder(Path(name), shape, reading)
+    else:
+        own, shapes = _read_hub(kind, name, shape, reading)
+    _compare(source, shapes, shape, reading, of)
+    return own
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the files in a folder that are read as pictures, sorted.
+def held_out_of(source: str, own: OwnImages, group: str) -> Bool[np.ndarray, " N"]:
+    """Say which images are held out of a run on a source: what it says itself, else a fifth.
 
-    Raises:
-        UserError: There is no such folder, or no picture in it.
-    """
-    files, _ = _pictures(folder)
-    return [folder / each.name for each in files]
-
-
-def _pictures(folder: Path) -> tuple[list[File], str]:
-    """Return the files that are read, and in words those that are pictures and are not."""
-    if not folder.is_dir():
-        raise UserError(f"data: there is no folder {folder}")
-    listed = _listing(folder)
-    suffixes = [Path(each.name).suffix.lower() for each in listed]
-    files = [each for each, suffix in zip(listed, suffixes, strict=True) if suffix in SUFFIXES]
-    unread = Counter(suffix for suffix in suffixes if suffix in UNREAD)
-    left_out = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
-    if not files:
-        there = f" (there are {left_out}, which are not read)" if left_out else ""
-        raise UserError(f"data: no picture is in the folder {folder}{there}")
-    return files, left_out
-
-
-def _read_folder(folder: Path, shape: Shape) -> OwnImages:
-    files, left_out = _pictures(folder)
-    key = {"folder": str(folder), "shape": shape, "format": OWN_FORMAT}
-    stem = f"folder-{folder.name}-{'x'.join(map(str, shape))}"
-    kept = kept_pictures(
-        entry_path(stem, key), files, shape, lambda name, *how: _frames(folder, name, shape, *how)
-    )
-    skipped = tuple(files[place].name for place in kept.skipped)
-    read = [files[place].name for place in kept.places]
-    names = [name.partition(os.sep)[0] if os.sep in name else "" for name in read]
-    if skipped:
-        shown = ", ".join(skipped[:5]) + (" …" if len(skipped) > 5 else "")
-        log.warning("data: %d pictures of %s are skipped: %s", len(skipped), folder, shown)
-    if left_out:
-        log.warning("data: %s in %s are not read", left_out, folder)
-    if not names:
-        raise UserError(f"data: none of the {len(skipped)} pictures in {folder} can be decoded")
-    classes = _class_names(folder, set(names))
-    places = {name: classes.index(_number(name) if _numbers(names) else name) for name in {*names}}
-    labels = np.array([places[name] for name in names], dtype=np.int64)
-    log.info(
-        "data: %s: %d pictures%s%s",
-        folder,
-        len(names),
-        f" of {len(set(names))} classes ({_shown(sorted(set(names)))})" if any(names) else "",
-        "; deep greys from {:g} (black) to {:g} (white)".format(*kept.depth)
-        if len(kept.depth)
-        else "",
-    )
-    return OwnImages(kept.images, labels, classes, skipped, kept.reasons)
-
-
-def _listing(folder: Path) -> list[File]:
-    """Return all files below a folder but what systems leave there, following links once each.
-
-    They are sorted as paths are, folder by folder.
-    """
-    found, waiting, seen = [], [""], {folder.resolve()}
-    while waiting:
-        inner = waiting.pop()
-        with os.scandir(folder / inner) as entries:
-            for each in entries:
-                if each.name.startswith(".") or each.name.lower() in SYSTEM:
-                    continue
-                name = f"{inner}{each.name}"
-                if each.is_dir():
-                    if (place := (folder / name).resolve()) not in seen:
-                        seen.add(place)
-                        waiting.append(f"{name}{os.sep}")
-                elif each.is_file():
-                    about = each.stat()
-                    # A file that may be read now has not changed but for its rights.
-                    changed = max(about.st_mtime_ns, about.st_ctime_ns)
-                    found.append(File(name, about.st_size, changed))
-    return sorted(found, key=lambda each: Path(each.name).parts)
-
-
-def _frames(
-    folder: Path, name: str, shape: Shape, depth: Depth | None, may_wait: bool
-) -> Frames | Waits:
-    """Read a file's first picture, unless it is a deep grey that has to wait for its depth."""
-    path = folder / name
-    try:
-        values = deep_values(path) if may_wait else None
-        if values is not None:
-            return Waits([extremes_of(values)])
-        picture = open_picture(path, shape[0], depth)
-    except UserError as error:
-        raise UserError(str(error).removeprefix(f"{path}: ")) from None
-    return Frames([fit_picture(picture, shape)], [(shape[0], picture.height, picture.width)])
-
-
-def _class_names(folder: Path, found: set[str]) -> tuple[str, ...]:
-    """Return the classes in order: numbers stand for themselves, other names are sorted.
+    Args:
+        source: To name in an error.
+        own: What it holds.
+        group: A column whose equal values are not torn apart, or nothing.
 
     Raises:
-        UserError: The sub-folders are splits and no classes, or two of them are one number.
+        UserError: Nothing can be held out.
     """
-    if len(found) > 1 and (splits := sorted(n for n in found if n.lower() in SPLITS)):
-        raise UserError(
-            f"data: the sub-folders of {folder} are no classes ({', '.join(splits)}); name the one "
-            f"to train on, such as folder:{folder / splits[-1]}"
+    if own.held_out is not None:
+        return own.held_out
+    if group:
+        return whole_groups(own.columns[group], group, source)
+    return every_fifth(own.labels, source)
+
+
+def _read_folder(
+    folder: Path, shape: Shape, reading: PicturesConfig
+) -> tuple[OwnImages, Int64[np.ndarray, "N 3"]]:
+    """Return what is in a folder, and the shape that each picture had."""
+    listing = list_folder(folder)
+    arranged = arrange(folder, listing.pictures, listing.metadata, reading)
+    decoded = decoded_files(folder, [each.path for each in arranged.pictures], shape, reading)
+    names = [printable(str(each.path.relative_to(folder))) for each in arranged.pictures]
+    skipped = _say_skipped(str(folder), names, decoded)
+    _say_left_out(folder, arranged)
+    if closed := [printable(name) for name in listing.closed]:
+        log.warning(
+            "data: %d things in %s cannot be opened: %s", len(closed), folder, _shown(closed)
         )
-    if not _numbers(found):
-        return tuple(sorted(found))
-    twice = [n for n, count in Counter(map(_number, found)).items() if count > 1]
-    if twice:
-        both = sorted(name for name in found if _number(name) == twice[0])
-        raise UserError(f"data: the sub-folders {' and '.join(both)} of {folder} are one class")
-    return tuple(map(str, range(max(map(int, found)) + 1)))
+    if listing.unread:
+        log.warning("data: %s has %s", folder, said_unread(listing.unread))
+    placed = [arranged.pictures[place] for place in decoded.places]
+    labels, classes = classes_of([each.label for each in placed], str(folder))
+    splits = np.array([each.split for each in placed])
+    ready = len(set(splits.tolist())) > 1
+    held_out = splits != "train" if ready else None
+    _say_found(str(folder), labels, classes, held_out, decoded)
+    own = OwnImages(
+        decoded.images,
+        labels,
+        classes,
+        skipped,
+        tuple(map(str, decoded.reasons)),
+        held_out,
+        as_columns([each.row for each in placed]),
+    )
+    return own, decoded.shapes
 
 
-def _numbers(names: Iterable[str]) -> bool:
-    """Say whether all names are numbers of classes, with or without zeros before them."""
-    return all(re.fullmatch("[0-9]{1,5}", n) and int(n) < MOST_CLASSES for n in names)
+def _read_hub(
+    kind: str, name: str, shape: Shape, reading: PicturesConfig
+) -> tuple[OwnImages, Int64[np.ndarray, "N 3"]]:
+    """Return what is in a data set of Hugging Face's, and the shape that each picture had."""
+    found = read_hub(kind, name, shape, reading)
+    skipped = _say_skipped(f"{kind}:{name}", found.names, found.decoded)
+    _say_found(f"{kind}:{name}", found.labels, found.classes, found.held_out, found.decoded)
+    own = OwnImages(
+        found.decoded.images,
+        found.labels,
+        found.classes,
+        skipped,
+        tuple(map(str, found.decoded.reasons)),
+        found.held_out,
+        found.columns,
+    )
+    return own, found.decoded.shapes
 
 
-def _number(name: str) -> str:
-    return str(int(name))
+def _say_found(
+    source: str,
+    labels: Int64[np.ndarray, " N"],
+    classes: Sequence[str],
+    held_out: Bool[np.ndarray, " N"] | None,
+    decoded: Decoded | Kept,
+) -> None:
+    there = [classes[place] for place in np.unique(labels)]
+    ends = "; deep greys from {:g} (black) to {:g} (white)"
+    log.info(
+        "data: %s: %d pictures%s%s%s",
+        source,
+        len(labels),
+        f" of {len(there)} classes ({_shown(there)})" if any(classes) else "",
+        "" if held_out is None else f", {held_out.sum()} of them held out",
+        ends.format(*decoded.depth) if len(decoded.depth) else "",
+    )
 
 
-def _shown(names: list[str]) -> str:
+def _say_skipped(source: str, names: Sequence[str], decoded: Decoded | Kept) -> tuple[str, ...]:
+    """Say which pictures could not be decoded, and return their names."""
+    skipped = tuple(names[place] for place in decoded.skipped)
+    if skipped:
+        log.warning(
+            "data: %d pictures of %s are skipped: %s (%s)",
+            len(skipped),
+            source,
+            _shown(skipped),
+            decoded.reasons[0],
+        )
+    return skipped
+
+
+def _say_left_out(folder: Path, arranged: Arrangement) -> None:
+    for reason in dict.fromkeys(why for _, why in arranged.left_out):
+        names = [printable(path.name) for path, why in arranged.left_out if why == reason]
+        log.warning(
+            "data: %d pictures of %s are left out: %s (%s)",
+            len(names),
+            folder,
+            _shown(names),
+            reason,
+        )
+    if arranged.missing:
+        log.warning(
+            "data: %d files that the metadata of %s name are not there", arranged.missing, folder
+        )
+
+
+def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
-def _read_npz(path: Path, shape: Shape | None) -> OwnImages:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            # Published sets, such as MedMNIST's, keep splits under names of their own.
-            first = "images" if "images" in file else "train_images"
-            images = _mapped(path, first)
-            key = first.replace("images", "labels")
-            labels = np.asarray(file[key]) if key in file else np.zeros(len(images), int)
-    except Exception as error:  # what a damaged file raises depends on which byte is wrong
-        raise UserError(f"data: {path} is no .npz file with an array 'images' ({error})") from None
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
-        images = images.transpose(0, 3, 1, 2)  # channels last
-    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-        raise UserError(
-            f"data: '{first}' in {path} is {images.dtype} of shape {images.shape}; it needs uint8 "
-            "of shape (N, C, H, W), (N, H, W, C) or (N, H, W)"
-        )
-    if images.shape[1] not in (1, 3):
-        raise UserError(
-            f"data: {path} holds images of {images.shape[1]} channels; they are grey (1) or "
-            "coloured (3)"
-        )
+def _fitted(
+    source: str, arrays: Arrays, shape: Shape | None, reading: PicturesConfig, of: str
+) -> OwnImages:
+    """Bring arrays to a shape."""
+    images = arrays.images
+    log.info("data: %s: %s", source, arrays.said)
     if shape is not None and images.shape[1:] != shape:
-        raise UserError(f"data: {path} holds images of {images.shape[1:]}, the run's are {shape}")
-    labels = labels[:, 0] if labels.shape == (len(images), 1) else labels
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise UserError(f"data: '{key}' in {path} needs one whole number, 0 or greater, an image")
-    if labels.max() >= MOST_CLASSES:
+        _compare(source, np.array([images.shape[1:]]), shape, reading, of)
+        key = {
+            "images": hashlib.sha256(images.tobytes()).hexdigest(),
+            "shape": (images.shape, shape),
+            "fit": reading.fit,
+            "format": FITTED_FORMAT,
+        }
+        images = cached_arrays("fitted", key, lambda: _brought(arrays, shape, reading))["images"]
+    classes = tuple(map(str, range(int(arrays.labels.max()) + 1)))
+    return OwnImages(images, arrays.labels, classes, held_out=arrays.held_out)
+
+
+def _brought(arrays: Arrays, shape: Shape, reading: PicturesConfig) -> dict[str, np.ndarray]:
+    mode = "L" if shape[0] == 1 else "RGB"
+    pictures = (
+        Image.fromarray(each[0] if len(each) == 1 else np.moveaxis(each, 0, -1))
+        for each in arrays.images
+    )
+    fitted = [fit_picture(each.convert(mode), shape, reading.fit) for each in pictures]
+    return {"images": np.stack(fitted)}
+
+
+def _compare(
+    source: str,
+    shapes: Int64[np.ndarray, "N 3"],
+    shape: Shape,
+    reading: PicturesConfig,
+    of: str,
+) -> None:
+    """Say what is brought to which shape.
+
+    Raises:
+        UserError: The run does not say that anything is to be.
+    """
+    found = sorted({(int(c), int(h), int(w)) for c, h, w in shapes}, key=lambda each: each[::-1])
+    if found == [shape]:
+        return
+    theirs, ours = said_shape(found[0]), said_shape(shape)
+    theirs += f" to {said_shape(found[-1])}" if len(found) > 1 else ""
+    if of and not reading.fit:
         raise UserError(
-            f"data: '{key}' in {path} reaches {labels.max()}; classes are numbered from 0 and "
-            f"below {MOST_CLASSES}, so these look like identifiers"
+            f"data: {source} holds images of {theirs}, the run's are {ours} as those of {of}; set "
+            "image-shape to the shape that pictures are to be brought to"
         )
-    classes = tuple(map(str, range(int(labels.max()) + 1)))
-    log.info("data: %s: %d images from '%s', %d classes", path, len(images), first, len(classes))
-    return OwnImages(images, labels.astype(np.int64), classes)
-
-
-def _mapped(path: Path, name: str) -> np.ndarray:
-    """Return an array of an .npz file; bytes as a memory map of a copy in the cache."""
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
-        shape, by_columns, dtype = header(member)
-        if by_columns or dtype != np.uint8 or 0 in shape or not shape:
-            with np.load(path, allow_pickle=False) as file:
-                return np.asarray(file[name])
-        about = path.stat()
-        key = {"npz": str(path), "name": name, "size": about.st_size, "time": about.st_mtime_ns}
-        return cached_rows(
-            f"npz-{path.stem}", key, shape, lambda file: shutil.copyfileobj(member, file, 2**20)
-        )
+    log.info("data: %s: images of %s are brought to %s", source, theirs, ours)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import RunConfig
+from common.data import absolute_source
 from common.errors import UserError
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -37,6 +38,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
         kind, colon, place = str(flat[key]).partition(":")
         if colon:
             flat[key] = f"{kind}:{Path(place).expanduser().absolute()}"
+    flat["data"] = absolute_source(str(flat["data"]))
     return RunConfig.from_flat(flat)
 
 

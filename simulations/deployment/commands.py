@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from common.data import OWN, PLACES, absolute_source
 from common.errors import UserError
 from simulations.deployment import forkserver
 from simulations.engine.processes import ALLOCATOR
@@ -71,7 +72,7 @@ def join(
     certificates: Certificates = None,
     key: Annotated[Path | None, typer.Option(help="This device's private key, NAME.key.")] = None,
     name: Annotated[str, typer.Option(help="What to call it; default its host's.")] = "",
-    data: Annotated[str, typer.Option(help="Its images: folder:PATH or npz:PATH.")] = "",
+    data: Annotated[str, typer.Option(help="Its images, such as folder:PATH or npz:PATH.")] = "",
     model_rate: Annotated[str, typer.Option(help="The highest rate it accepts, as 1/2.")] = "",
     memory: Annotated[
         float | None, typer.Option(help="MiB for training; the rate follows from it.")
@@ -99,11 +100,9 @@ def join(
             raise UserError(f"--key: {key or 'missing'} is no file; `scorequilt certs` makes it")
         command += ["--root-certificates", *_files(certificates, "ca.crt")]
         command += ["--auth-supernode-private-key", str(key.absolute())]
-    kind, _, path = data.partition(":")
-    if data:
-        if kind not in ("folder", "npz"):
-            raise UserError(f"--data: {data} is neither folder:PATH nor npz:PATH")
-        data = f"{kind}:{Path(path).expanduser().absolute()}"
+    if data and not data.startswith(OWN):
+        raise UserError(f"--data: {data} is none of {PLACES}")
+    data = absolute_source(data)
     kind, _, path = features.partition(":")
     if features:
         if kind not in ("weights", "torchscript"):

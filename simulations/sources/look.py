@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from common.config import RunConfig
-from common.data import OWN, ImageData, partition_indices
+from common.data import OWN, About, ImageData, absolute_source, partition_indices
 from common.data.own import OwnImages, read_own
 from common.errors import UserError
 from server.record.pictures import save_grid
@@ -78,13 +78,22 @@ def look_at_run(config: RunConfig) -> Look:
     train, test = splits
     rates = config.client_rates
     parts = partition_indices(
-        train.labels, config.partition, len(rates), config.partition_alpha, config.seed
+        train.labels,
+        config.partition,
+        len(rates),
+        config.partition_alpha,
+        config.seed,
+        About(config.partition_args, config.pictures.group, train.columns),
     )
     holdings = [
         Holding(f"client {i}", str(rate), train.select(part))
         for i, (rate, part) in enumerate(zip(rates, parts, strict=True))
     ]
-    own = read_own(config.data, config.shape) if config.data.startswith(OWN) else None
+    own = (
+        read_own(config.data, config.shape, config.pictures)
+        if config.data.startswith(OWN)
+        else None
+    )
     names = own.classes if own else [str(label) for label in range(train.num_classes)]
     dealt = config.partition + (
         f" (alpha {config.partition_alpha:g})" if config.partition == "dirichlet" else ""
@@ -102,8 +111,7 @@ def look_at_source(source: str, shape: tuple[int, int, int] | None) -> Look:
     Raises:
         UserError: The images cannot be read, or a folder has no shape to be brought to.
     """
-    kind, _, place = source.partition(":")
-    source = f"{kind}:{Path(place).expanduser().absolute()}"
+    source = absolute_source(source)
     own = read_own(source, shape)
     data = ImageData(own.images, own.labels, len(own.classes), source, skipped=len(own.skipped))
     return Look(source, [Holding("this device", "", data)], own.classes, 0, _skipped(own))

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from client.training import train_locally
 from common.config import EmaConfig, ModelConfig, RunConfig
-from common.data import ImageData, partition_indices
+from common.data import About, ImageData, partition_indices
 from common.diffusion import CLOCKS, Denoiser, KnownLaw, denoising_loss, eps_denoiser, sample_times
 from common.network import layout_of, load_weights, submodel_denoiser
 from common.seeding import SERVER, rng_for, torch_generator
@@ -74,7 +74,12 @@ def federation(config: RunConfig, data: ImageData) -> Iterator[Snapshot]:
     parts = [
         data.select(indices)
         for indices in partition_indices(
-            data.labels, config.partition, len(rates), config.partition_alpha, config.seed
+            data.labels,
+            config.partition,
+            len(rates),
+            config.partition_alpha,
+            config.seed,
+            About(config.partition_args, config.pictures.group, data.columns),
         )
     ]
     fleet = fleet_of(rates, [(i, len(part)) for i, part in enumerate(parts)])

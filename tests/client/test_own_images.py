@@ -20,9 +20,16 @@ def test_a_node_trains_on_the_folder_it_names_whatever_the_run_says(
     for i in range(3):
         picture = np.full((20, 30, 3), 80 * i, np.uint8)
         Image.fromarray(picture).save(tmp_path / "own" / f"{i}.png")
-    run = RunConfig(data="digits", fleet="1x3")
-    answer = _asked({"partition-id": 2, "data": f"folder:{tmp_path / 'own'}"}, run)
-    assert (answer.partition, answer.examples) == (2, 3)
+    node: dict[str, bool | float | int | str] = {
+        "partition-id": 2,
+        "data": f"folder:{tmp_path / 'own'}",
+    }
+    answer = _asked(node, RunConfig(data="digits", fleet="1x3", image_shape="1x8x8"))
+    assert (answer.partition, answer.examples, answer.image_shape) == (2, 3, (1, 8, 8))
+    # Nobody said that colour pictures are to become grey thumbnails.
+    refused = r"images of 3x20x30, the run's are 1x8x8 as those of digits; set image-shape"
+    with pytest.raises(UnfitError, match=refused):
+        _asked(node, RunConfig(data="digits", fleet="1x3"))
 
 
 def _asked(node_config: dict[str, bool | float | int | str], run: RunConfig) -> RollCall:
@@ -43,7 +50,11 @@ def test_a_device_reads_no_file_that_only_the_run_names(tmp_path: Path) -> None:
         images = np.zeros((40 if kind == "private" else 30, 1, 8, 8), np.uint8)
         np.savez(tmp_path / f"{kind}.npz", images=images)
     private, own = (f"npz:{tmp_path / name}.npz" for name in ("private", "own"))
-    for data in (private, f"folder:{tmp_path}"):
+    for data in (
+        private,
+        *(f"{kind}:{tmp_path}" for kind in ("folder", "idx", "hfdisk")),
+        "hf:a/b",
+    ):
         run = RunConfig(data=data, image_shape="1x8x8", fleet="1x2")
         with pytest.raises(UnfitError, match=f"data: this node reads {data} only if its own"):
             _asked({"partition-id": 0}, run)

@@ -32,6 +32,7 @@ def test_no_other_key_is_a_place_to_write() -> None:
     writes = {"name", "run-dir"}
     reads = {"data", "init", "evaluation.features"}
     words = {"fleet", "image-shape", "policy", "model.widths", "model.attention", "ema.half-life"}
+    words |= {"pictures.label", "pictures.group"}
     literal = set()
     for key in text - writes - reads - words:
         with pytest.raises(UserError):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.config import PicturesConfig
 from common.data.datasets import Splits, load_dataset
 from common.errors import UserError
 from common.network.denoiser import submodel_denoiser
@@ -24,9 +25,9 @@ from tests.local_grid import LocalGrid
 def test_a_server_loads_its_data_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 
-    def load(name: str, shape: tuple[int, int, int] | None) -> Splits:
+    def load(name: str, shape: tuple[int, int, int] | None, reading: PicturesConfig) -> Splits:
         loaded.append(name)
-        return load_dataset(name, shape)
+        return load_dataset(name, shape, reading)
 
     monkeypatch.setattr(module, "load_dataset", load)
     monkeypatch.setattr(Recorder, "_evaluate", lambda self, state: {})

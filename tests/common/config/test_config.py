@@ -75,7 +75,7 @@ def test_flat_form_and_toml_come_back_the_same(tmp_path: Path) -> None:
         ("model.width=3", "unknown key 'model.width'; did you mean 'model.widths'"),
         ("rounds=0", r"rounds: .*greater than or equal to 1 \(got '0'\)"),
         ("rounds=many", "rounds: .*integer"),
-        ("partition=zipf", "partition: .*'iid', 'dirichlet' or 'classes'"),
+        ("partition=zipf", "partition: .*'iid', 'dirichlet', 'classes', .* or 'grouped-natural'"),
         ("model.widths=32,x", "model.widths: .*integer"),
         ("rounds.x=1", "rounds.x: 'rounds' is a value"),
         ("rounds", "--set rounds: write it as key=value"),

@@ -76,9 +76,9 @@ def test_patches_are_colour_images_of_sixteen_places(name: str, count: int) -> N
 
 def test_an_unknown_data_set_is_answered_with_the_known_ones() -> None:
     with pytest.raises(
-        UserError, match=r"^data: .*'mnist'.*digits, patches16, patches32, or a known law"
+        UserError, match=r"^data: .*'emnist'.*digits, patches16, patches32, or a known law"
     ):
-        load_dataset("mnist")
+        load_dataset("emnist")
 
 
 @settings(max_examples=25, deadline=None)
@@ -170,8 +170,8 @@ def test_partitions_that_cannot_be_dealt_are_refused() -> None:
     labels = np.zeros(3, dtype=np.int64)
     with pytest.raises(UserError, match=r"fleet: 4 clients .* 3 images of data"):
         partition_indices(labels, "iid", 4, 1.0, 0)
-    with pytest.raises(UserError, match=r"partition: .*'shards'.*iid, dirichlet"):
-        partition_indices(labels, "shards", 1, 1.0, 0)
+    with pytest.raises(UserError, match=r"partition: .*'shard'.*iid, dirichlet"):
+        partition_indices(labels, "shard", 1, 1.0, 0)
     with pytest.raises(UserError, match="partition-alpha"):
         partition_indices(labels, "dirichlet", 1, 0.0, 0)
     with pytest.raises(UserError, match=r"partition-id 2 is not in 0\.\.1"):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from PIL import Image
 
 from common.cache import cache_dir
 from common.data.datasets import ImageData, load_dataset
+from common.data.decoding import Frames, Waits, read_picture
+from common.data.depth import Depth
 from common.data.index import File
-from common.data.kept import Frames, Kept, Waits, kept_pictures
+from common.data.kept import Kept, kept_pictures
 from common.data.own import read_own
-from common.data.pictures import Depth, open_picture
 from common.data.rows import Rows, rows_of
 from common.errors import UserError
 
@@ -50,12 +52,14 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of files as they are decoded."""
     names: list[str] = []
 
-    def noted(path: Path, channels: int, depth: Depth | None = None) -> Image.Image:
-        names.append(path.name)
-        return original(path, channels, depth)
+    def noted(source: Path, *how: Any) -> Frames | Waits:
+        found = original(source, *how)
+        if isinstance(found, Frames):
+            names.append(source.name)
+        return found
 
-    original = open_picture
-    monkeypatch.setattr("common.data.own.open_picture", noted)
+    original = read_picture
+    monkeypatch.setattr("common.data.folder.read_picture", noted)
     return names
 
 

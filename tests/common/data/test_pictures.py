@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from common.config.run import RunConfig
-from common.data.own import MOST_CLASSES, read_own
+from common.data.classes import MOST_CLASSES
+from common.data.own import read_own
 from common.errors import UserError
 from server.preflight import preflight
 
@@ -108,7 +109,7 @@ def test_what_systems_leave_behind_is_no_class(folder: Path) -> None:
 def test_numbers_mean_themselves_with_zeros_before_them_and_years_are_names(tmp_path: Path) -> None:
     assert _classes(tmp_path / "a", "01", "03") == (("0", "1", "2", "3"), [1, 3])
     assert _classes(tmp_path / "b", "2021", "2022") == (("2021", "2022"), [0, 1])
-    with pytest.raises(UserError, match=r"sub-folders 01 and 1 of .* are one class"):
+    with pytest.raises(UserError, match=r"classes 01 and 1 of .* are one"):
         _classes(tmp_path / "c", "01", "1")
 
 
@@ -122,23 +123,37 @@ def test_links_to_folders_are_classes_and_circles_end(folder: Path, tmp_path: Pa
     assert len(own.labels) == 2
 
 
-@pytest.mark.parametrize("names", [("train", "test"), ("Training", "val"), ("images", "masks")])
-def test_splits_are_refused_as_classes(names: tuple[str, ...], folder: Path) -> None:
-    with pytest.raises(UserError, match=r"are no classes .*; name the one to train on, such as"):
+@pytest.mark.parametrize("names", [("images", "masks"), ("train", "cat"), ("val", "test")])
+def test_folders_that_are_neither_splits_nor_classes_are_refused(
+    names: tuple[str, ...], folder: Path
+) -> None:
+    with pytest.raises(UserError, match=r"are no classes .*; (name the one to|keep) train "):
         _classes(folder, *names)
 
 
-def test_pictures_that_are_not_read_are_counted_and_said(
-    folder: Path, caplog: pytest.LogCaptureFixture
+def test_pictures_that_are_not_read_are_counted_with_what_would_read_them(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("a.heic", "b.HEIC", "c.dcm"):
+    monkeypatch.setattr("common.data.frames.installed", lambda _: False)
+    monkeypatch.setattr("common.data.frames.features.check", lambda _: False)
+    for name in ("a.heic", "b.HEIC", "c.dcm", "d.nii.gz", "e.avif"):
         (folder / name).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"\(there are 1 .dcm, 2 .heic, which are not read\)"):
+    ways = (
+        rf'{kind} \(needs pip install "scorequilt\[{extra}\]"\)'
+        for kind, extra in (
+            (r"1 \.dcm", "dicom"),
+            (r"2 \.heic", "heif"),
+        )
+    )
+    first = r"\(there are 1 \.avif \(needs a Pillow .*\), "
+    there = rf"{first}{', '.join(ways)}, 1 \.nii\.gz \(not read\)\)"
+    with pytest.raises(UserError, match=there):
         read_own(f"folder:{folder}", SHAPE)
     _blank(folder / "a.pgm", format="PPM")
     _blank(folder / "b.jfif", format="JPEG")
-    assert len(read_own(f"folder:{folder}", SHAPE).images) == 2
-    assert "1 .dcm, 2 .heic in" in caplog.text
+    _blank(folder / "without", format="PNG")
+    assert len(read_own(f"folder:{folder}", SHAPE).images) == 3
+    assert "1 .nii.gz (not read)" in caplog.text
 
 
 def test_arrays_as_they_are_published(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_device_without_a_number_has_a_name() -> None:
         (("join", "s", "--partition-id", "0"), "--key: missing is no file"),
         (
             ("join", "s", "--partition-id", "0", "--insecure", "--data", "digits", "--print"),
-            "neither folder:PATH nor npz:PATH",
+            "is none of folder:PATH, npz:PATH, idx:PATH, hfdisk:PATH, hf:NAME",
         ),
         (
             ("join", "s", "--partition-id", "0", "--insecure", "--name", 'a"b', "--print"),
