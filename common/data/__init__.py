@@ -3,17 +3,15 @@
 from common.data.datasets import (
     OWN,
     PLACES,
-    ImageData,
-    Splits,
     absolute_source,
     hold_out,
     load_dataset,
     load_partition,
     own_images,
-    scaled,
 )
 from common.data.flower_partitions import FLOWER_PARTITIONS, About
 from common.data.folder import pictures_in
+from common.data.images import ImageData, Splits, scaled
 from common.data.partition import partition_indices
 from common.data.pictures import fit_picture, open_picture
 

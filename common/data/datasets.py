@@ -4,26 +4,22 @@ Building a data set imports scikit-learn, which takes seconds; it is therefore b
 cached, and a client that starts on a warm cache does not import it.
 """
 
-import hashlib
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, UInt8
 
 from common.cache import cached_arrays
 from common.config import PicturesConfig
 from common.data.builtin import DATASETS, Raw
 from common.data.flower_partitions import About
+from common.data.images import ImageData, Splits
 from common.data.named import NAMED
 from common.data.own import OwnImages, held_out_of, read_own
 from common.data.partition import partition_indices
 from common.data.pictures import PLAIN, Shape
-from common.data.rows import Rows, rows_of
 from common.data.splits import every_fifth
 from common.errors import UserError
 from common.seeding import SERVER, rng_for, torch_generator
@@ -33,106 +29,6 @@ PLACES = ", ".join(f"{kind}{'NAME' if kind == 'hf:' else 'PATH'}" for kind in OW
 KNOWN_IMAGES = 4096, 1024
 # Part of the cache keys: raise it when what is built below changes.
 CACHE_FORMAT = 1
-BATCH_VALUES = 2**24
-"""Values that are read at a time where all are: 64 MiB as numbers."""
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """Labelled images, of which only those that are asked for come into memory as numbers.
-
-    Attributes:
-        stored: (N, C, H, W), in [-1, 1] where they are float32 (those of a known law hardly ever
-            reach beyond), else whole numbers from 0 for black to `white`, mostly a memory map.
-        labels: (N,) in [0, num_classes).
-        num_classes: how many classes the data set has, whether or not all occur here.
-        name: the data set's name in the configuration.
-        flippable: whether a horizontal mirror image is as likely as the image itself.
-        skipped: files that could not be read as images.
-        white: the stored value that becomes 1; of no account for float32.
-        columns: what else is said of each image, as texts (N,) by name.
-    """
-
-    stored: Float32[np.ndarray, "N C H W"] | UInt8[np.ndarray, "N C H W"] | Rows
-    labels: Int64[np.ndarray, " N"]
-    num_classes: int
-    name: str
-    flippable: bool = False
-    skipped: int = 0
-    white: int = 255
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        _, channels, height, width = self.stored.shape
-        return channels, height, width
-
-    @property
-    def images(self) -> Float32[np.ndarray, "N C H W"]:
-        """All images in [-1, 1], copied into memory: of small sets."""
-        return self.values(slice(None))
-
-    def values(self, places: Int64[np.ndarray, " M"] | slice) -> Float32[np.ndarray, "M C H W"]:
-        """Some images in [-1, 1], as an array of their own."""
-        return scaled(self.stored[places], self.white)
-
-    def batches(self) -> Iterator[Float32[np.ndarray, "B C H W"]]:
-        """All images in their order, as many at a time as memory has room for anywhere."""
-        for part in self._parts():
-            yield self.values(part)
-
-    def _parts(self) -> Iterator[slice]:
-        each = BATCH_VALUES // math.prod(self.image_shape)
-        # Whole batches of a network, so that the parts make no difference to what it sees.
-        size = max(256, each // 256 * 256)
-        for start in range(0, len(self), size):
-            yield slice(start, start + size)
-
-    def levels(self) -> Float32[np.ndarray, " L"]:
-        """The different values that images have, ascending."""
-        if self.stored.dtype != np.uint8:
-            return np.unique(self.images)
-        seen = np.zeros(256, dtype=bool)
-        for part in self._parts():
-            seen[np.unique(self.stored[part])] = True
-        return scaled(np.flatnonzero(seen).astype(np.uint8), self.white)
-
-    def digest(self) -> str:
-        """The SHA-256 of images and labels; equal data have equal digests."""
-        state = hashlib.sha256(
-            repr((self.stored.shape, self.white, str(self.stored.dtype))).encode()
-        )
-        for part in self._parts():
-            state.update(np.ascontiguousarray(self.stored[part]).data)
-        state.update(np.ascontiguousarray(self.labels).data)
-        return state.hexdigest()
-
-    def select(self, indices: Int64[np.ndarray, " M"]) -> "ImageData":
-        """The images at `indices`, in that order; none is copied."""
-        return replace(
-            self,
-            stored=rows_of(self.stored, indices),
-            labels=self.labels[indices],
-            columns={name: texts[indices] for name, texts in self.columns.items()},
-        )
-
-
-def scaled(stored: np.ndarray, white: int) -> Float32[np.ndarray, "..."]:
-    """Stored values as numbers in [-1, 1]."""
-    if stored.dtype != np.uint8:
-        return np.array(stored, order="C")
-    return stored.astype(np.float32, order="C") * np.float32(2 / white) - np.float32(1)
-
-
-class Splits(NamedTuple):
-    """A data set's training images and the images no client ever sees."""
-
-    train: ImageData
-    test: ImageData
 
 
 def load_dataset(name: str, shape: Shape | None = None, reading: PicturesConfig = PLAIN) -> Splits:

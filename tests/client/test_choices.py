@@ -11,7 +11,7 @@ from client.batches import draw_batch
 from client.flat import FlatModel
 from client.training import LocalResult, backward, train_locally
 from common.config.run import RunConfig
-from common.data.datasets import ImageData
+from common.data.images import ImageData
 from common.diffusion.denoising import LOSS_WEIGHTS, PREDICTIONS, from_eps, guided
 from common.network.denoiser import submodel_denoiser
 from common.network.unet import initial_weights, layout_of

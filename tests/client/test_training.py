@@ -13,7 +13,7 @@ from client.flat import FlatModel
 from client.training import backward, learning_rate, sandwiched, shortest_time, train_locally
 from common.config.run import RunConfig
 from common.config.sections import RatesConfig
-from common.data.datasets import ImageData
+from common.data.images import ImageData
 from common.diffusion.denoising import TRAINING_DELTA, denoising_loss, eps_denoiser, sample_times
 from common.diffusion.process import CLOCKS
 from common.network.layers import Conv2d, Linear

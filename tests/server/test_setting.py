@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from common.config import PicturesConfig
-from common.data.datasets import Splits, load_dataset
+from common.data.datasets import load_dataset
+from common.data.images import Splits
 from common.errors import UserError
 from common.network.denoiser import submodel_denoiser
 from common.network.unet import initial_weights

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from common.cache import cache_dir
-from common.data.datasets import ImageData, load_dataset
+from common.data.datasets import load_dataset
 from common.data.decoding import Frames, Waits, read_picture
 from common.data.depth import Depth
+from common.data.images import ImageData
 from common.data.index import File
 from common.data.kept import Kept, kept_pictures
 from common.data.own import read_own

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from client.training import train_locally
-from common.data.datasets import ImageData
+from common.data.images import ImageData
 from common.network.unet import initial_weights, layout_of
 from common.submodels import (
     CompactSubmodel,

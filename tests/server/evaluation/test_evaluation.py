@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from common.config.run import RunConfig
-from common.data.datasets import Splits, load_dataset
+from common.data.datasets import load_dataset
+from common.data.images import Splits
 from common.diffusion.process import CLOCKS, alpha, sigma
 from common.errors import UserError
 from common.features import network

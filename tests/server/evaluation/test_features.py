@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.datasets import ImageData, Splits, load_dataset
+from common.data.datasets import load_dataset
+from common.data.images import ImageData, Splits
 from common.features import network
 from server.evaluation import classifier as features
 from server.evaluation.classifier import FeatureExtractor

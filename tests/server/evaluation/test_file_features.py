@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from common.config.run import RunConfig
 from common.config.sections import EvaluationConfig
-from common.data.datasets import Splits, load_dataset
+from common.data.datasets import load_dataset
+from common.data.images import Splits
 from common.errors import UserError
 from common.features import torchscript as file_features
 from common.features.torchscript import TorchscriptFeatures

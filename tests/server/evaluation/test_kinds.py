@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from common.config.run import RunConfig
-from common.data.datasets import Splits, load_dataset
+from common.data.datasets import load_dataset
+from common.data.images import Splits
 from server.evaluation.build import evaluator_for
 from server.evaluation.check import CLEARLY, check_features
 from server.evaluation.evaluator import Evaluator

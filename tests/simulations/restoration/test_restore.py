@@ -13,7 +13,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from common.config.sections import EvaluationConfig
-from common.data.datasets import ImageData, load_dataset
+from common.data.datasets import load_dataset
+from common.data.images import ImageData
 from common.errors import UserError
 from common.network.unet import initial_weights
 from server.setting import Setting
