@@ -134,6 +134,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     axes.axhline(100, color="0.5", lw=1, ls="-.", label="pure noise")
     axes.set(xlabel="ε", ylabel="Fréchet distance, % of pure noise", yscale="log")
     axes.set_xscale("symlog")
+    axes.set_xlim(left=0)
     axes.legend(fontsize=8)
     save_figure(figure, path)
 
