@@ -2,9 +2,10 @@
 
 *Rank*: thirty sets of digits of different quality (noise, blur, kinds missing, pure noise among
 them, faded, shifted, all by degrees) are put in order by the label-free features of the same digits
-in one flat folder, and by those of the labelled classifier; Spearman's correlation of the two says
-how far they agree. With the run directory of a run on digits its samples are judged as well, of
-every checkpoint and every width.
+in one flat folder, by those of the untrained network that all clients can have, and by those of the
+labelled classifier; Spearman's correlation with the last says how far the others agree. With the
+run directory of a run on digits its samples are judged as well, of every checkpoint and every
+width.
 
 *Order*: flat folders of 60 to 6000 patches of photographs; what the check at a run's start finds on
 them, as multiples of the undamaged images' distance.
@@ -34,6 +35,7 @@ from simulations.archive.record import read_run
 
 COUNTS = 60, 200, 600, 2000, 6000
 SIDE = 16
+KINDS = "labelled", "label_free", "untrained"
 
 
 def flat(splits: Splits) -> Splits:
@@ -80,19 +82,30 @@ def ranks(run_dir: Path | None) -> Iterator[Result]:
     splits = load_dataset("digits")
     config = RunConfig() if run_dir is None else read_run(run_dir).config
     labelled, free = evaluator_for(config, splits), evaluator_for(config, flat(splits))
+    plain = evaluator_for(untrained(config), splits)
     parts = {"damages": degraded(torch.from_numpy(splits.test.images), splits.test.labels)}
     if run_dir is not None:
         parts["samples"] = sampled(run_dir, labelled)
     for part, sets in parts.items():
         pairs = []
         for name, images in sets.items():
-            pairs.append((labelled.frechet(images), free.frechet(images)))
-            yield Result("features", name, "labelled", pairs[-1][0])
-            yield Result("features", name, "label_free", pairs[-1][1])
+            pairs.append([each.frechet(images) for each in (labelled, free, plain)])
+            for kind, distance in zip(
+                ("labelled", "label_free", "untrained"), pairs[-1], strict=True
+            ):
+                yield Result("features", name, kind, distance)
         yield Result("features", part, "sets", len(pairs))
+        known, clusters, random = zip(*pairs, strict=True)
+        yield Result("features", part, "rank_correlation", float(spearmanr(known, clusters)[0]))
         yield Result(
-            "features", part, "rank_correlation", float(spearmanr(*zip(*pairs, strict=True))[0])
+            "features", part, "rank_correlation_untrained", float(spearmanr(known, random)[0])
         )
+
+
+def untrained(config: RunConfig) -> RunConfig:
+    """Return the configuration with the features that every client can have."""
+    evaluation = config.evaluation.model_copy(update={"features": "untrained"})
+    return config.model_copy(update={"evaluation": evaluation})
 
 
 def patches(count: int) -> Splits:
@@ -112,11 +125,13 @@ def patches(count: int) -> Splits:
 def orders() -> Iterator[Result]:
     """Ask the check what it makes of flat folders of patches."""
     for count in COUNTS:
-        check = evaluator_for(RunConfig(), patches(count)).check
-        undamaged = check.distances["undamaged"]
-        for name, distance in check.distances.items():
-            yield Result("features", f"{count} patches", name, distance / undamaged)
-        yield Result("features", f"{count} patches", "passed", float(check.passed))
+        images = patches(count)
+        for kind, config in (("", RunConfig()), (", untrained", untrained(RunConfig()))):
+            check, case = evaluator_for(config, images).check, f"{count} patches{kind}"
+            undamaged = check.distances["undamaged"]
+            for name, distance in check.distances.items():
+                yield Result("features", case, name, distance / undamaged)
+            yield Result("features", case, "passed", float(check.passed))
 
 
 def main(

@@ -1,8 +1,8 @@
 """Our own feature network: a small convolutional classifier, trained or not.
 
 Inception weights are made for photographs and have to be downloaded; this sees what matters in 8x8
-digits and needs no network. Features of random convolutions rank images about as trained ones do
-(`python -m benchmarks.features`), and everybody who knows the images' shape has the same.
+digits and needs no download. Everybody who knows the images' shape has the same untrained one,
+whose features rank images nearly as a trained one's do (`python -m benchmarks.features`).
 """
 
 import hashlib
