@@ -37,7 +37,7 @@ class Evaluator(Sampling):
             with as many samples as there are held-out images.
         reference_images: how many images distances are to.
         splits: the data.
-        extractor: of features; `real` are those of the training images.
+        extractor: of features; `real` are those of the training images, `moments` their sums.
         digest: the features'; to be written beside every distance.
         check: what the features make of damaged images. Where they failed, every distance is NaN,
             so that nothing is ranked by it.
@@ -58,6 +58,7 @@ class Evaluator(Sampling):
         self.real = self.extractor.training_features(train)
         self.reference_images = len(train)
         self._frechet = FrechetTo(self.real)
+        self.moments = self._frechet.moments
         chosen = self.rng("loss-images").permutation(len(test))[:LOSS_IMAGES]
         self._judged = test.select(chosen)
         shape = (LOSS_LEVELS, *self._judged.images.shape)

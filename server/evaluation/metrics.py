@@ -48,6 +48,15 @@ class FrechetTo:
         else:
             self._metric.update(real, real=True)
 
+    @property
+    def moments(self) -> Moments:
+        """The real features' moments, as the distance sums them up."""
+        return Moments(
+            int(self._metric.real_features_num_samples),
+            self._metric.real_features_sum.numpy(),
+            self._metric.real_features_cov_sum.numpy(),
+        )
+
     def of_moments(self, fake: Moments) -> float:
         """Return the distance of at least two features of which only the moments are known."""
         self._metric.reset()

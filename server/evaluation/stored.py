@@ -11,7 +11,7 @@ from common.config import RunConfig
 from common.diffusion import CLOCKS
 from common.errors import UserError
 from common.features import OurFeatures
-from common.moments import from_vector, moments_of
+from common.moments import from_vector
 from server.evaluation.evaluator import Evaluator
 from server.evaluation.metrics import FrechetTo
 from server.evaluation.sampling import Images, Sampling, sampling_options
@@ -29,7 +29,7 @@ def kept_tensors(evaluator: Evaluator) -> dict[str, np.ndarray]:
     """Return what `StoredEvaluator` needs of an evaluator's images."""
     return {
         "labels": evaluator.splits.train.labels.astype(np.int32),
-        "moments": moments_of(evaluator.real.numpy()).vector(),
+        "moments": evaluator.moments.vector(),
         **{f"{WEIGHTS}{name}": value for name, value in evaluator.extractor.weights.items()},
     }
 

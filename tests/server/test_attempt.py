@@ -84,7 +84,7 @@ def test_the_bytes_of_all_attempts_are_counted(tmp_path: Path) -> None:
     assert rows[2]["bytes_down"] == 2 * plain[2]["bytes_down"]
     assert rows[2]["bytes_up"] == plain[2]["bytes_up"]  # nothing came of the first attempt
     assert rows[2]["clients_asked"] == 3
-    same = ("bytes_down", "retries", "rejections")
+    same = ("bytes_down", "by_client", "retries", "rejections")
     assert {k: v for k, v in rows[2].items() if k not in same} == {
         k: v for k, v in plain[2].items() if k not in same
     }

@@ -70,7 +70,7 @@ def test_a_run_killed_between_any_two_steps_of_its_writing_resumes_to_the_same_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Recorder, "_evaluate", _scored)
-    monkeypatch.setattr(Recorder, "summarise", lambda self, state: {})
+    monkeypatch.setattr(Recorder, "summarise", lambda self, state, ask: {})
     monkeypatch.setattr(Recorder, "cost", lambda self, state: "")
     begun = tiny(rounds=3, lr_schedule="constant", fleet="1/2x1", local_steps=1)
     config = begun.model_copy(update={"rounds": 4})

@@ -208,7 +208,7 @@ def test_images_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
     roster = Roster(config, layout_of(config.model, 3), (3, 16, 16))
     roster.start(street)
     assert _numbers(roster) == {"barn": 0}
-    assert _refused(roster)["small"].endswith("images of (1, 8, 8), the run's are (3, 16, 16)")
+    assert "images of 1x8x8, the run's are 3x16x16" in _refused(roster)["small"]
     # What a device claims is compared again where it is used.
     claims = Street(AUTO, "barn")
     roster = Roster(AUTO, layout_of(AUTO.model, 1), (1, 16, 16))

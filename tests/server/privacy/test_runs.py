@@ -50,7 +50,7 @@ class PowerCut(BaseException):
 @pytest.fixture(autouse=True)
 def _no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recorder, "_evaluate", lambda self, state: {})
-    monkeypatch.setattr(Recorder, "summarise", lambda self, state: {})
+    monkeypatch.setattr(Recorder, "summarise", lambda self, state, ask: {})
 
 
 def _with_key(run_dir: Path) -> Path:

@@ -25,7 +25,7 @@ def test_the_plan_agrees_exactly_with_what_a_run_records(
 ) -> None:
     # Samples and scores are beside the point here, and take most of the time.
     monkeypatch.setattr(Recorder, "_evaluate", lambda self, state: {})
-    monkeypatch.setattr(Recorder, "summarise", lambda self, state: {})
+    monkeypatch.setattr(Recorder, "summarise", lambda self, state, ask: {})
     by_weights = "magnitude" in policy or policy == "quarters-ranked"
     config = TINY.model_copy(
         update={

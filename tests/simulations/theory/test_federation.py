@@ -44,7 +44,7 @@ def test_it_trains_bit_for_bit_what_the_app_trains(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Recorder, "_evaluate", lambda self, state: {})
-    monkeypatch.setattr(Recorder, "summarise", lambda self, state: {})
+    monkeypatch.setattr(Recorder, "summarise", lambda self, state, ask: {})
     if "update_check" in changes:
         _lead_astray(monkeypatch)
     config = TINY.model_copy(update=changes)
