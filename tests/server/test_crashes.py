@@ -85,8 +85,9 @@ def test_a_run_killed_between_any_two_steps_of_its_writing_resumes_to_the_same_b
     steps = go_on("whole", -1)
     expected = _everything(tmp_path / "whole", config)
     assert expected["kept"] == [3, 4]
-    # The fleet, a picture, coverage, row and checkpoint; a row is appended, not renamed.
-    assert (steps.count("fsync"), steps.count("replace")) == (5, 4)
+    # Configuration, fleet, what is kept of the data in two files; the fleet after a round, a picture,
+    # coverage, row and checkpoint; a row is appended, not renamed.
+    assert (steps.count("fsync"), steps.count("replace")) == (9, 8)
     assert steps[-2:] == ["unlink", "unlink"]
 
     for step in range(len(steps)):
