@@ -85,7 +85,7 @@ def test_a_run_killed_between_any_two_steps_of_its_writing_resumes_to_the_same_b
     steps = go_on("whole", -1)
     expected = _everything(tmp_path / "whole", config)
     assert expected["kept"] == [3, 4]
-    # Configuration, fleet, what is kept of the data in two files; the fleet after a round, a picture,
+    # Configuration, fleet, two files of what is kept of the data; the fleet again, a picture,
     # coverage, row and checkpoint; a row is appended, not renamed.
     assert (steps.count("fsync"), steps.count("replace")) == (9, 8)
     assert steps[-2:] == ["unlink", "unlink"]
