@@ -129,7 +129,8 @@ class _Reader:
             for each in [each for each, what in deep if what.depth != ends]:
                 self._add(rows, each, read, depth, known[each].extremes, ends)
             self._save(rows, every=1)
-        if self.index.rows > SPARE * len(files) + SAVED_EVERY:
+        wanted = sum(known[each].frames for each in files)
+        if self.index.rows > SPARE * wanted + SAVED_EVERY:
             self._rewrite(files)
         return depth
 

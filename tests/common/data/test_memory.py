@@ -217,6 +217,20 @@ def test_rows_that_nobody_wants_go_in_the_end(
     assert sorted(path.name for path in entry.iterdir()) == ["index.npz", "pixels-1.rows"]
 
 
+def test_many_frames_of_a_file_are_not_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.data.kept.SAVED_EVERY", 5)
+
+    def read(name: str, depth: Depth | None, may_wait: bool) -> Frames:
+        return Frames([np.full(SHAPE, i, np.uint8) for i in range(30)], [SHAPE] * 30)
+
+    for _ in range(2):
+        kept = kept_pictures(tmp_path / "entry", [File("stack", 1, 1)], SHAPE, read)
+        assert _values(kept) == list(range(30))
+    assert (tmp_path / "entry" / "pixels-0.rows").is_file()
+
+
 def test_what_was_read_before_the_process_died_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
