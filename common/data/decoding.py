@@ -1,37 +1,20 @@
-"""Many pictures brought to one shape, whatever some of them do to their decoders."""
+"""One picture brought to a shape, or what has to be known of others before it can be."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 
 from common.config import PicturesConfig
-from common.data.depth import Deep, Depth, depth_of
+from common.data.depth import Deep, Depth
 from common.data.frames import frames_of
 from common.data.pictures import Shape, fit_picture, shape_of, shown
 from common.errors import UserError
 
-
-class Decoded(NamedTuple):
-    """What became of a sequence of pictures.
-
-    Attributes:
-        images: (N, C, H, W), 0 is black and 255 white.
-        places: (N,), of which of the pictures each image is a frame, in order.
-        skipped: Places of those that could not be decoded.
-        reasons: Why not, one for each.
-        shapes: (N, 3), C, H, W that the images had themselves.
-        depth: (2,), black and white of deep values whose files do not say; empty without such.
-    """
-
-    images: UInt8[np.ndarray, "N C H W"]
-    places: Int64[np.ndarray, " N"]
-    skipped: Int64[np.ndarray, " K"]
-    reasons: np.ndarray
-    shapes: Int64[np.ndarray, "N 3"]
-    depth: np.ndarray
+NAME = "it"
+"""What a picture is called in a reason until the name is taken off: callers know it."""
 
 
 class Frames(NamedTuple):
@@ -49,7 +32,6 @@ class Waits(NamedTuple):
 
 def read_picture(
     source: Path | bytes,
-    name: str,
     shape: Shape,
     reading: PicturesConfig,
     depth: Depth | None = None,
@@ -59,63 +41,21 @@ def read_picture(
 
     Args:
         source: A file, or what is in it.
-        name: What to call it where it cannot be read.
         shape: (C, H, W) to bring it to.
         reading: How.
         depth: That of the source's deep values; None takes this picture's own.
         may_wait: Whether it may wait for that.
 
     Raises:
-        UserError: It cannot be decoded.
+        UserError: It cannot be decoded; the reason alone, without a name.
     """
-    frames = frames_of(source, name, reading.frames == "all")
-    unsaid = [each.extremes for each in frames if isinstance(each, Deep) and each.depth is None]
-    if unsaid and may_wait:
-        return Waits(unsaid)
-    pictures = [shown(each, name, shape[0], depth) for each in frames]
+    try:
+        frames = frames_of(source, NAME, reading.frames == "all")
+        unsaid = [each.extremes for each in frames if isinstance(each, Deep) and each.depth is None]
+        if unsaid and may_wait:
+            return Waits(unsaid)
+        pictures = [shown(each, NAME, shape[0], depth) for each in frames]
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{NAME}: ")) from None
     images = [fit_picture(each, shape, reading.fit) for each in pictures]
     return Frames(images, [shape_of(each) for each in frames])
-
-
-def decode(
-    sources: Sequence[Path | bytes], names: Sequence[str], shape: Shape, reading: PicturesConfig
-) -> Decoded:
-    """Decode pictures: those of deep values wait until the range that they share is known.
-
-    Args:
-        sources: Files, or what is in them.
-        names: What to call them.
-        shape: (C, H, W) to bring them to.
-        reading: How.
-    """
-    done: dict[int, Frames] = {}
-    waiting: dict[int, Waits] = {}
-    failed: dict[int, str] = {}
-
-    def read(place: int, depth: Depth | None, may_wait: bool) -> None:
-        try:
-            found = read_picture(sources[place], names[place], shape, reading, depth, may_wait)
-        except UserError as error:
-            failed[place] = str(error).removeprefix(f"{names[place]}: ")
-            return
-        if isinstance(found, Waits):
-            waiting[place] = found
-        else:
-            done[place] = found
-
-    for place in range(len(sources)):
-        read(place, None, True)
-    shared = depth_of([each for waits in waiting.values() for each in waits.extremes])
-    for place in waiting:
-        read(place, shared, False)
-    order = sorted(done)
-    images = [image for place in order for image in done[place].images]
-    shapes = [own for place in order for own in done[place].shapes]
-    return Decoded(
-        np.stack(images) if images else np.empty((0, *shape), np.uint8),
-        np.repeat(np.array(order, np.int64), [len(done[place].images) for place in order]),
-        np.array(sorted(failed), dtype=np.int64),
-        np.array([failed[place] for place in sorted(failed)], dtype=str),
-        np.array(shapes, dtype=np.int64).reshape(-1, 3),
-        np.array([shared.black, shared.white] if shared else [], dtype=np.float64),
-    )

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from common.cache import cached_arrays
-from common.data.hub import quiet
+from common.data.hub_set import quiet
 from common.errors import UserError
 
 FLOWER_PARTITIONS: Mapping[str, str] = {

@@ -9,7 +9,7 @@ from common.cache import entry_path
 from common.config import PicturesConfig
 from common.data.decoding import Frames, Waits, read_picture
 from common.data.depth import Depth
-from common.data.frames import is_read, kind_of, why_unread
+from common.data.formats import is_read, kind_of, why_unread
 from common.data.index import File
 from common.data.kept import Kept, kept_pictures
 from common.data.pictures import Shape
@@ -100,7 +100,7 @@ def pictures_in(folder: Path) -> list[Path]:
     return list_folder(folder).pictures
 
 
-def decoded_files(folder: Path, paths: list[Path], shape: Shape, reading: PicturesConfig) -> Kept:
+def kept_files(folder: Path, paths: list[Path], shape: Shape, reading: PicturesConfig) -> Kept:
     """Decode a folder's files, of which only those are read that have changed since.
 
     Raises:
@@ -116,11 +116,7 @@ def decoded_files(folder: Path, paths: list[Path], shape: Shape, reading: Pictur
     files = [_about(folder, path) for path in paths]
 
     def read(name: str, depth: Depth | None, may_wait: bool) -> Frames | Waits:
-        said = printable(name)
-        try:
-            return read_picture(folder / name, said, shape, reading, depth, may_wait)
-        except UserError as error:
-            raise UserError(str(error).removeprefix(f"{said}: ")) from None
+        return read_picture(folder / name, shape, reading, depth, may_wait)
 
     stem = f"folder-{folder.name}-{'x'.join(map(str, shape))}"
     kept = kept_pictures(entry_path(stem, key), files, shape, read)

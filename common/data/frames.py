@@ -3,46 +3,20 @@
 Nothing that a decoder raises leaves this file but as a `UserError` that names the picture.
 """
 
-import importlib.util
 import io
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError, features
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from common.data.depth import BITS, SAMPLE_FORMAT, Deep, Depth, png_depth, tiff_depth
+from common.data.formats import DICOM, HEIF, kind_of, kind_of_bytes
 from common.errors import UserError
-
-SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp"),
-    *(".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k"),
-)
-"""Files that are always read as pictures."""
-
-HEIF = (".heic", ".heif", ".hif")
-DICOM = (".dcm", ".dicom", ".ima")
-EXTRAS = dict.fromkeys(HEIF, "heif") | dict.fromkeys(DICOM, "dicom")
-"""Files that are read where one of the program's extras is installed, and which."""
-
-UNREAD = (
-    *(".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".svg", ".pdf", ".psd", ".xcf", ".exr", ".hdr"),
-    *(".raw", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".jxl", ".ico"),
-    *(".czi", ".nd2", ".lif", ".svs", ".vsi", ".npy", ".fits", ".mp4", ".mov", ".avi", ".mkv"),
-)
-"""Files that are pictures too, but that nothing here reads: they are counted and said."""
 
 PAGED = ("TIFF", "GIF", "PNG", "WEBP", "AVIF", "HEIF")
 """Formats whose further frames are pictures; a telephone's JPEG keeps previews there."""
-
-MAGIC = (
-    *((0, b"\x89PNG", ".png"), (0, b"\xff\xd8\xff", ".jpg"), (0, b"GIF8", ".gif")),
-    *((0, b"II*\0", ".tif"), (0, b"MM\0*", ".tif"), (8, b"WEBP", ".webp"), (128, b"DICM", ".dcm")),
-    *((4, b"ftypavif", ".avif"), (4, b"ftyphei", ".heic")),
-)
-"""How a file without a suffix begins, at which byte."""
 
 MOST_PIXELS = 2 * int(Image.MAX_IMAGE_PIXELS or 0)
 """Of one picture: Pillow's own limit, above which it decodes nothing."""
@@ -62,49 +36,6 @@ TURNS = {
 ORDER = {"16B": "16L", "16L": "16B", "16N": "16B"}
 
 Frame = Image.Image | Deep
-
-
-def kind_of(path: Path) -> str:
-    """Return a file's suffix, in small letters; without any, that of what it begins with."""
-    name = path.name.lower()
-    if name.endswith(".nii.gz"):
-        return ".nii.gz"
-    if path.suffix:
-        return path.suffix.lower()
-    try:
-        with path.open("rb") as file:
-            start = file.read(132)
-    except OSError:
-        return ""
-    return _beginning(start)
-
-
-def _beginning(start: bytes) -> str:
-    return next((kind for at, word, kind in MAGIC if start[at:].startswith(word)), "")
-
-
-def is_read(kind: str) -> bool:
-    """Say whether files of a kind are read as pictures, with the extras that are installed."""
-    if kind == ".avif":
-        return bool(features.check("avif"))
-    if kind not in EXTRAS:
-        return kind in SUFFIXES
-    return installed("pillow_heif" if kind in HEIF else "pydicom")
-
-
-@cache
-def installed(module: str) -> bool:
-    """Say whether a module could be imported, without doing so."""
-    return importlib.util.find_spec(module) is not None
-
-
-def why_unread(kind: str) -> str | None:
-    """Say what would read pictures of a kind that are not read; None if these are no pictures."""
-    if kind in EXTRAS and not is_read(kind):
-        return f'needs pip install "scorequilt[{EXTRAS[kind]}]"'
-    if kind == ".avif":
-        return None if is_read(kind) else "needs a Pillow that was built with AVIF, as from 11.3"
-    return "not read" if kind in UNREAD else None
 
 
 def frames_of(source: Path | bytes, name: str, every: bool = False) -> list[Frame]:
@@ -135,7 +66,7 @@ def frames_of(source: Path | bytes, name: str, every: bool = False) -> list[Fram
 
 
 def _frames(source: Path | bytes, every: bool) -> list[Frame]:
-    kind = kind_of(source) if isinstance(source, Path) else _beginning(source[:132])
+    kind = kind_of(source) if isinstance(source, Path) else kind_of_bytes(source[:132])
     if kind in DICOM:
         from common.data.dicom import dicom_frames
 

@@ -5,30 +5,30 @@ What was read once is kept in the cache, so that neither the library nor a netwo
 
 import hashlib
 import logging
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from common.cache import cached_arrays
+from common.cache import cached_arrays, entry_path
 from common.config import PicturesConfig
 from common.data.classes import classes_of
-from common.data.decoding import Decoded, decode
+from common.data.decoding import Frames, Waits, read_picture
+from common.data.depth import Depth
+from common.data.hub_set import HubSet
+from common.data.index import File
+from common.data.kept import Kept, kept_pictures
 from common.data.metadata import LABEL
 from common.data.pictures import Shape
-from common.data.splits import held_out_split, split_of
 from common.errors import UserError
 
-HUB_FORMAT = 1
+HUB_FORMAT = 2
 """Part of the cache keys: raised when what is read below changes."""
 
-NAME = re.compile(
-    r"(?P<name>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<config>[\w.+-]+))?(@(?P<revision>[\w./-]+))?"
-)
+COLUMN = "column:"
+"""How columns are told from the rest in the cache."""
 
 log = logging.getLogger("flwr")
 
@@ -37,7 +37,7 @@ class HubImages(NamedTuple):
     """What a data set holds.
 
     Attributes:
-        decoded: Its pictures; `places` count the rows of the splits that are taken, in order.
+        kept: Its pictures; `places` count the rows of the splits that are taken, in order.
         names: What the rows are called.
         labels: (N,), positions in `classes`, one for each image.
         classes: The classes' names.
@@ -45,7 +45,7 @@ class HubImages(NamedTuple):
         columns: Other columns of one value a row, as texts (N,).
     """
 
-    decoded: Decoded
+    kept: Kept
     names: list[str]
     labels: Int64[np.ndarray, " N"]
     classes: tuple[str, ...]
@@ -66,52 +66,71 @@ def read_hub(kind: str, name: str, shape: Shape, reading: PicturesConfig) -> Hub
         UserError: The library is not installed, the data set cannot be had, or it has no pictures,
             no split to train on or not the column that is asked for.
     """
-    key = {
-        "name": name if kind == "hf" else _files(Path(name)),
-        "shape": shape,
-        "reading": repr(reading),
-        "format": HUB_FORMAT,
-    }
-    held = cached_arrays(kind, key, lambda: _read(kind, name, shape, reading))
+    key = {"name": name if kind == "hf" else _files(Path(name)), "format": HUB_FORMAT}
+    data = HubSet(kind, name)
+    table = cached_arrays(
+        f"{kind}-table", {**key, "label": reading.label}, lambda: _table(data, reading.label)
+    )
     columns = {
-        k.removeprefix("column:"): held.pop(k) for k in list(held) if k.startswith("column:")
+        column.removeprefix(COLUMN): texts
+        for column, texts in table.items()
+        if column.startswith(COLUMN)
     }
-    rows, labels, classes = (held.pop(k) for k in ("rows", "labels", "classes"))
-    splits = held.pop("splits")
-    decoded = Decoded(**held)
-    if not len(decoded.images):
-        reason = f" ({rows[0]}: {decoded.reasons[0]})" if len(rows) else ""
-        raise UserError(f"data: no picture of {kind}:{name} can be decoded{reason}")
-    at = decoded.places
-    held_out = splits[at] != "train"
+    if reading.group and reading.group not in columns:
+        raise UserError(
+            f"pictures.group: {data.source} has no column {reading.group!r} of one value; it has "
+            f"{', '.join(columns) or '-'}"
+        )
+    rows: list[str] = table["rows"].tolist()
+    key |= {"shape": shape, "fit": reading.fit, "frames": reading.frames}
+    kept = _pictures(data, rows, entry_path(f"{kind}-pictures", key), shape, reading)
+    if not len(kept.images):
+        reason = f" ({rows[0]}: {kept.reasons[0]})" if rows else ""
+        raise UserError(f"data: no picture of {data.source} can be decoded{reason}")
+    at = kept.places
+    held_out = table["splits"][at] != "train"
     return HubImages(
-        decoded,
-        rows.tolist(),
-        labels[at],
-        tuple(classes.tolist()),
+        kept,
+        rows,
+        table["labels"][at],
+        tuple(table["classes"].tolist()),
         held_out if held_out.any() else None,
-        {name: values[at] for name, values in columns.items()},
+        {column: texts[at] for column, texts in columns.items()},
     )
 
 
-def _read(kind: str, name: str, shape: Shape, reading: PicturesConfig) -> dict[str, np.ndarray]:
-    source = f"{kind}:{name}"
-    parts = _taken(source, _opened(kind, name))
-    first = parts[0][1]
-    image = _image_column(source, first)
-    label = _label_column(source, first, reading)
-    rows = [f"{split}[{row}]" for split, part in parts for row in range(len(part))]
-    splits = np.repeat([split for split, _ in parts], [len(part) for _, part in parts])
+class _Absent(Exception):
+    """The data set cannot be opened, so that nothing can be said of one of its pictures."""
+
+
+def _pictures(
+    data: HubSet, rows: list[str], entry: Path, shape: Shape, reading: PicturesConfig
+) -> Kept:
+    def read(row: str, depth: Depth | None, may_wait: bool) -> Frames | Waits:
+        try:
+            source = data.picture(row)
+        except UserError as error:  # of the data set, not of this picture
+            raise _Absent(str(error)) from None
+        return read_picture(source, shape, reading, depth, may_wait)
+
+    try:
+        return kept_pictures(entry, [File(row, 0, 0) for row in rows], shape, read)
+    except _Absent as absent:
+        raise UserError(str(absent)) from None
+
+
+def _table(data: HubSet, label: str) -> dict[str, np.ndarray]:
+    """Return what a data set says of its pictures, without those that have no class."""
+    source, parts = data.source, data.parts
+    first = parts["train"]
+    label = _label_column(source, first, label)
+    rows = np.array([f"{split}[{row}]" for split in parts for row in range(len(parts[split]))])
+    splits = np.repeat(list(parts), [len(part) for part in parts.values()])
     texts = {
-        column: np.concatenate([_texts(part, column) for _, part in parts])
+        column: np.concatenate([_texts(part, column) for part in parts.values()])
         for column in first.column_names
         if type(first.features[column]).__name__ in ("Value", "ClassLabel")
     }
-    if reading.group and reading.group not in texts:
-        raise UserError(
-            f"pictures.group: {source} has no column {reading.group!r} of one value; it has "
-            f"{', '.join(texts) or '-'}"
-        )
     named = texts[label] if label else np.full(len(rows), "")
     wanted = np.flatnonzero(named != "") if label else np.arange(len(rows))
     if len(wanted) < len(rows):
@@ -127,96 +146,25 @@ def _read(kind: str, name: str, shape: Shape, reading: PicturesConfig) -> dict[s
         classes: Sequence[str] = known
     else:
         labels, classes = classes_of(named[wanted].tolist(), source)
-    pictures = _Pictures([part.select_columns([image]) for _, part in parts], image, wanted)
-    decoded = decode(pictures, [rows[row] for row in wanted], shape, reading)
     return {
-        **decoded._asdict(),
-        "rows": np.array(rows)[wanted],
+        "rows": rows[wanted],
         "splits": splits[wanted],
         "labels": labels,
         "classes": np.array(classes),
-        **{f"column:{column}": values[wanted] for column, values in texts.items()},
+        **{f"{COLUMN}{column}": values[wanted] for column, values in texts.items()},
     }
 
 
-def _opened(kind: str, name: str) -> Any:
-    """Return a `Dataset`, or a `DatasetDict` of splits."""
-    try:
-        import datasets
-    except ImportError:
-        raise UserError(
-            f'data: {kind}:{name} needs the library datasets; pip install "scorequilt[hf]"'
-        ) from None
-    try:
-        with quiet(datasets):
-            if kind == "hfdisk":
-                return datasets.load_from_disk(name)
-            words = NAME.fullmatch(name)
-            # Of two things of one name the library would take the folder.
-            if words is None or Path(words["name"]).exists():
-                raise ValueError(
-                    "write hf:OWNER/NAME, hf:OWNER/NAME:CONFIG; a folder is hfdisk:PATH"
-                )
-            return datasets.load_dataset(words["name"], words["config"], revision=words["revision"])
-    except Exception as error:  # of the network, of formats, of the library
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        hint = "; is there a network, and is it called so?" if kind == "hf" else ""
-        raise UserError(f"data: {kind}:{name} cannot be had ({reason}){hint}") from None
-
-
-@contextmanager
-def quiet(datasets: Any) -> Iterator[None]:
-    """Keep the library's bars and its log of retries to itself: what matters is raised."""
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
-    before = [each.level for each in loggers]
-    bars = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    for each in loggers:
-        each.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for each, level in zip(loggers, before, strict=True):
-            each.setLevel(level)
-        if not bars:
-            datasets.enable_progress_bars()
-
-
-def _taken(source: str, data: Any) -> list[tuple[str, Any]]:
-    """Return the split to train on, and the one that is held out if there is one."""
-    if not hasattr(data, "keys"):
-        return [("train", data)]
-    splits = {split_of(name) or name: part for name, part in data.items()}
-    if len(splits) == 1:
-        return [("train", *splits.values())]
-    if "train" not in splits:
-        raise UserError(f"data: {source} has no split called train; it has {', '.join(data)}")
-    held_out = held_out_split(set(splits))
-    left = [name for name in splits if name not in ("train", held_out)]
-    if left:
-        log.info("data: of %s the splits %s are left out", source, ", ".join(left))
-    return [("train", splits["train"]), *([(held_out, splits[held_out])] if held_out else [])]
-
-
-def _image_column(source: str, part: Any) -> str:
-    found = [name for name, kind in part.features.items() if type(kind).__name__ == "Image"]
-    if not found:
-        raise UserError(
-            f"data: {source} has no column of images; it has {', '.join(part.column_names)}"
-        )
-    return found[0]
-
-
-def _label_column(source: str, part: Any, reading: PicturesConfig) -> str:
+def _label_column(source: str, part: Any, wanted: str) -> str:
     """Return the column that is asked for, `label`, the first of classes, or nothing."""
     kinds = {name: type(kind).__name__ for name, kind in part.features.items()}
-    if reading.label and kinds.get(reading.label) not in ("Value", "ClassLabel"):
+    if wanted and kinds.get(wanted) not in ("Value", "ClassLabel"):
         raise UserError(
-            f"pictures.label: {source} has no column {reading.label!r} of one value; it has "
+            f"pictures.label: {source} has no column {wanted!r} of one value; it has "
             f"{', '.join(part.column_names)}"
         )
-    if reading.label:
-        return reading.label
+    if wanted:
+        return wanted
     if kinds.get(LABEL) in ("Value", "ClassLabel"):
         return LABEL
     return next((name for name, kind in kinds.items() if kind == "ClassLabel"), "")
@@ -230,26 +178,6 @@ def _texts(part: Any, column: str) -> np.ndarray:
     else:
         texts = ["" if v is None or v < 0 else names[v] for v in part[column]]
     return np.array(texts, dtype=str)
-
-
-class _Pictures(Sequence[Path | bytes]):
-    """The pictures of some rows as they are stored, each read when it is asked for."""
-
-    def __init__(self, parts: list[Any], column: str, rows: np.ndarray) -> None:
-        from datasets import Image
-
-        self.parts = [part.cast_column(column, Image(decode=False)) for part in parts]
-        self.starts = np.cumsum([0, *(len(part) for part in parts)])
-        self.column, self.rows = column, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place: Any) -> Any:
-        row = int(self.rows[place])
-        part = int(np.searchsorted(self.starts, row, side="right")) - 1
-        stored = self.parts[part][row - int(self.starts[part])][self.column] or {}
-        return stored["bytes"] if stored.get("bytes") else Path(stored.get("path") or "")
 
 
 def _files(folder: Path) -> str:

@@ -5,34 +5,29 @@ still train one model. Nothing in these files is executed, and a picture that ca
 left out and named. What was found is said in the log.
 """
 
-import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
-from PIL import Image
 
-from common.cache import cached_arrays
 from common.config import PicturesConfig
-from common.data.arrangement import Arrangement, arrange
-from common.data.arrays import Arrays, read_idx, read_npz
+from common.data.arrangement import arrange
+from common.data.arrays import Arrays, fitted
 from common.data.classes import classes_of
-from common.data.decoding import Decoded
-from common.data.folder import decoded_files, list_folder, printable, said_unread
+from common.data.folder import kept_files, list_folder, printable
 from common.data.hub import read_hub
-from common.data.kept import Kept
+from common.data.idx import read_idx
 from common.data.metadata import as_columns
-from common.data.pictures import PLAIN, Shape, fit_picture, said_shape
+from common.data.npz import read_npz
+from common.data.pictures import PLAIN, Shape, said_shape
 from common.data.rows import Rows
+from common.data.said import say_found, say_left_out, say_skipped
 from common.data.splits import every_fifth, whole_groups
 from common.errors import UserError
-
-FITTED_FORMAT = 1
-"""Part of the cache keys of arrays that are brought to another shape."""
 
 ARRAYS = {"npz": read_npz, "idx": read_idx}
 
@@ -43,7 +38,8 @@ class OwnImages(NamedTuple):
     """What a source holds.
 
     Attributes:
-        images: (N, C, H, W), 0 is black and 255 white; a folder's are in the cache's memory map.
+        images: (N, C, H, W), 0 is black and 255 white; in the cache's memory map.
+        shapes: (N, 3), C, H, W that the images had themselves.
         labels: (N,), positions in `classes`.
         classes: The classes' names: sub-folders, values of a column, or numbers.
         skipped: Files that could not be decoded, with their folders.
@@ -53,6 +49,7 @@ class OwnImages(NamedTuple):
     """
 
     images: UInt8[np.ndarray, "N C H W"] | Rows
+    shapes: Int64[np.ndarray, "N 3"]
     labels: Int64[np.ndarray, " N"]
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
@@ -88,14 +85,15 @@ def read_own(
             )
         name = str(path)
     if kind in ARRAYS:
-        return _fitted(source, ARRAYS[kind](Path(name)), shape, reading, of)
-    if shape is None:
+        own = _read_arrays(source, ARRAYS[kind](Path(name)), shape, reading.fit)
+    elif shape is None:
         raise UserError("image-shape: say to which shape pictures are brought, such as 3x32x32")
-    if kind == "folder":
-        own, shapes = _read_folder(Path(name), shape, reading)
+    elif kind == "folder":
+        own = _read_folder(Path(name), shape, reading)
     else:
-        own, shapes = _read_hub(kind, name, shape, reading)
-    _compare(source, shapes, shape, reading, of)
+        own = _read_hub(kind, name, shape, reading)
+    if shape is not None:
+        _compare(source, own.shapes, shape, reading, of)
     return own
 
 
@@ -117,139 +115,42 @@ def held_out_of(source: str, own: OwnImages, group: str) -> Bool[np.ndarray, " N
     return every_fifth(own.labels, source)
 
 
-def _read_folder(
-    folder: Path, shape: Shape, reading: PicturesConfig
-) -> tuple[OwnImages, Int64[np.ndarray, "N 3"]]:
-    """Return what is in a folder, and the shape that each picture had."""
+def _read_folder(folder: Path, shape: Shape, reading: PicturesConfig) -> OwnImages:
     listing = list_folder(folder)
     arranged = arrange(folder, listing.pictures, listing.metadata, reading)
-    decoded = decoded_files(folder, [each.path for each in arranged.pictures], shape, reading)
+    kept = kept_files(folder, [each.path for each in arranged.pictures], shape, reading)
     names = [printable(str(each.path.relative_to(folder))) for each in arranged.pictures]
-    skipped = _say_skipped(str(folder), names, decoded)
-    _say_left_out(folder, arranged)
-    if closed := [printable(name) for name in listing.closed]:
-        log.warning(
-            "data: %d things in %s cannot be opened: %s", len(closed), folder, _shown(closed)
-        )
-    if listing.unread:
-        log.warning("data: %s has %s", folder, said_unread(listing.unread))
-    placed = [arranged.pictures[place] for place in decoded.places]
+    skipped = say_skipped(str(folder), names, kept)
+    say_left_out(folder, listing, arranged)
+    placed = [arranged.pictures[place] for place in kept.places]
     labels, classes = classes_of([each.label for each in placed], str(folder))
     splits = np.array([each.split for each in placed])
-    ready = len(set(splits.tolist())) > 1
-    held_out = splits != "train" if ready else None
-    _say_found(str(folder), labels, classes, held_out, decoded)
-    own = OwnImages(
-        decoded.images,
-        labels,
-        classes,
-        skipped,
-        tuple(map(str, decoded.reasons)),
-        held_out,
-        as_columns([each.row for each in placed]),
+    held_out = splits != "train" if len(set(splits.tolist())) > 1 else None
+    say_found(str(folder), labels, classes, held_out, kept)
+    columns = as_columns([each.row for each in placed])
+    return OwnImages(
+        kept.images, kept.shapes, labels, classes, skipped, kept.reasons, held_out, columns
     )
-    return own, decoded.shapes
 
 
-def _read_hub(
-    kind: str, name: str, shape: Shape, reading: PicturesConfig
-) -> tuple[OwnImages, Int64[np.ndarray, "N 3"]]:
-    """Return what is in a data set of Hugging Face's, and the shape that each picture had."""
+def _read_hub(kind: str, name: str, shape: Shape, reading: PicturesConfig) -> OwnImages:
     found = read_hub(kind, name, shape, reading)
-    skipped = _say_skipped(f"{kind}:{name}", found.names, found.decoded)
-    _say_found(f"{kind}:{name}", found.labels, found.classes, found.held_out, found.decoded)
-    own = OwnImages(
-        found.decoded.images,
-        found.labels,
-        found.classes,
-        skipped,
-        tuple(map(str, found.decoded.reasons)),
-        found.held_out,
-        found.columns,
-    )
-    return own, found.decoded.shapes
+    kept = found.kept
+    skipped = say_skipped(f"{kind}:{name}", found.names, kept)
+    say_found(f"{kind}:{name}", found.labels, found.classes, found.held_out, kept)
+    return OwnImages(
+        kept.images, kept.shapes, found.labels, found.classes, skipped, kept.reasons,
+        found.held_out, found.columns,
+    )  # fmt: skip
 
 
-def _say_found(
-    source: str,
-    labels: Int64[np.ndarray, " N"],
-    classes: Sequence[str],
-    held_out: Bool[np.ndarray, " N"] | None,
-    decoded: Decoded | Kept,
-) -> None:
-    there = [classes[place] for place in np.unique(labels)]
-    ends = "; deep greys from {:g} (black) to {:g} (white)"
-    log.info(
-        "data: %s: %d pictures%s%s%s",
-        source,
-        len(labels),
-        f" of {len(there)} classes ({_shown(there)})" if any(classes) else "",
-        "" if held_out is None else f", {held_out.sum()} of them held out",
-        ends.format(*decoded.depth) if len(decoded.depth) else "",
-    )
-
-
-def _say_skipped(source: str, names: Sequence[str], decoded: Decoded | Kept) -> tuple[str, ...]:
-    """Say which pictures could not be decoded, and return their names."""
-    skipped = tuple(names[place] for place in decoded.skipped)
-    if skipped:
-        log.warning(
-            "data: %d pictures of %s are skipped: %s (%s)",
-            len(skipped),
-            source,
-            _shown(skipped),
-            decoded.reasons[0],
-        )
-    return skipped
-
-
-def _say_left_out(folder: Path, arranged: Arrangement) -> None:
-    for reason in dict.fromkeys(why for _, why in arranged.left_out):
-        names = [printable(path.name) for path, why in arranged.left_out if why == reason]
-        log.warning(
-            "data: %d pictures of %s are left out: %s (%s)",
-            len(names),
-            folder,
-            _shown(names),
-            reason,
-        )
-    if arranged.missing:
-        log.warning(
-            "data: %d files that the metadata of %s name are not there", arranged.missing, folder
-        )
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-
-
-def _fitted(
-    source: str, arrays: Arrays, shape: Shape | None, reading: PicturesConfig, of: str
-) -> OwnImages:
-    """Bring arrays to a shape."""
-    images = arrays.images
+def _read_arrays(source: str, arrays: Arrays, shape: Shape | None, fit: str) -> OwnImages:
     log.info("data: %s: %s", source, arrays.said)
-    if shape is not None and images.shape[1:] != shape:
-        _compare(source, np.array([images.shape[1:]]), shape, reading, of)
-        key = {
-            "images": hashlib.sha256(images.tobytes()).hexdigest(),
-            "shape": (images.shape, shape),
-            "fit": reading.fit,
-            "format": FITTED_FORMAT,
-        }
-        images = cached_arrays("fitted", key, lambda: _brought(arrays, shape, reading))["images"]
+    count, *own = arrays.images.shape
+    shapes = np.tile(np.array(own, np.int64), (count, 1))
+    images = arrays.images if shape in (None, tuple(own)) else fitted(arrays, shape, fit)
     classes = tuple(map(str, range(int(arrays.labels.max()) + 1)))
-    return OwnImages(images, arrays.labels, classes, held_out=arrays.held_out)
-
-
-def _brought(arrays: Arrays, shape: Shape, reading: PicturesConfig) -> dict[str, np.ndarray]:
-    mode = "L" if shape[0] == 1 else "RGB"
-    pictures = (
-        Image.fromarray(each[0] if len(each) == 1 else np.moveaxis(each, 0, -1))
-        for each in arrays.images
-    )
-    fitted = [fit_picture(each.convert(mode), shape, reading.fit) for each in pictures]
-    return {"images": np.stack(fitted)}
+    return OwnImages(images, shapes, arrays.labels, classes, held_out=arrays.held_out)
 
 
 def _compare(

@@ -134,8 +134,8 @@ def test_folders_that_are_neither_splits_nor_classes_are_refused(
 def test_pictures_that_are_not_read_are_counted_with_what_would_read_them(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.data.frames.installed", lambda _: False)
-    monkeypatch.setattr("common.data.frames.features.check", lambda _: False)
+    monkeypatch.setattr("common.data.formats.installed", lambda _: False)
+    monkeypatch.setattr("common.data.formats.features.check", lambda _: False)
     for name in ("a.heic", "b.HEIC", "c.dcm", "d.nii.gz", "e.avif"):
         (folder / name).write_bytes(b"x")
     ways = (

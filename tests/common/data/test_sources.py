@@ -250,6 +250,7 @@ def test_idx_files_that_are_none_are_one_line(tmp_path: Path) -> None:
     _idx(labels, np.zeros(2))
     with pytest.raises(UserError, match=r"\(3, 4, 4\) and .* of shape \(2,\) are not"):
         read_own(f"idx:{tmp_path}", None)
+    _idx(labels, np.zeros(3))
     for damaged in (b"", b"\0\0\x0d\1\0\0\0\2", images.read_bytes()[:-1], b"\x1f\x8btorn"):
         images.write_bytes(damaged)
         with pytest.raises(UserError, match="no IDX file") as caught:
