@@ -8,11 +8,22 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from common.data import ImageData, fit_picture, open_picture, pictures_in, scaled
+from common.data import (
+    OWN,
+    ImageData,
+    absolute_source,
+    fit_picture,
+    open_picture,
+    pictures_in,
+    scaled,
+)
 from common.data.own import read_own
 from common.errors import UserError
 
 HELD_OUT = "held-out"
+
+ARRAYS = tuple(kind for kind in OWN if kind != "folder:")
+"""Sources that are no files of their own for each picture."""
 
 
 class Pictures(NamedTuple):
@@ -37,8 +48,8 @@ def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
     would pass for the truth.
 
     Args:
-        source: A picture, a folder of them (taken in the order of their names), ``npz:FILE``, or
-            `held-out`.
+        source: A picture, a folder of them (taken in the order of their names), another of
+            `common.data.OWN`, such as ``npz:FILE``, or `held-out`.
         held_out: The run's own; C is 1 or 3 and what is read gets their shape.
         count: How many to take, at most.
 
@@ -51,10 +62,14 @@ def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
         places = np.linspace(0, len(held_out) - 1, min(count, len(held_out))).astype(np.int64)
         chosen = held_out.select(places)
         return Pictures(torch.from_numpy(chosen.images), torch.from_numpy(chosen.labels), 0)
-    if source.startswith("npz:"):
-        return Pictures(read_as_they_are(source, held_out.image_shape, count), None, 0)
+    shape = held_out.image_shape
+    if source.startswith(ARRAYS):
+        images, sizes = _of_source(source, shape, count)
+        for width, height in sizes:
+            _check_large(source, width, height, shape)
+        return Pictures(images, None, sum(size != (shape[2], shape[1]) for size in sizes))
     paths = _paths(source.removeprefix("folder:"))
-    read = [_read(each, held_out.image_shape) for each in paths[:count]]
+    read = [_read(each, shape) for each in paths[:count]]
     images = torch.stack([image for image, _ in read])
     return Pictures(images, None, sum(fitted for _, fitted in read))
 
@@ -65,27 +80,51 @@ def read_as_they_are(
     """Read pictures that must have a shape: whatever changed their size would change their damage.
 
     Args:
-        source: A picture, a folder of them, or a source such as ``npz:FILE`` or ``folder:PATH``.
+        source: A picture, a folder of them, or one of `common.data.OWN`, such as ``npz:FILE``.
         shape: (C, H, W); grey and colour follow it.
         count: How many to take, at most.
 
     Raises:
         UserError: There is no such source, or a picture cannot be read or has another size.
     """
-    channels, height, width = shape
-    if source.startswith("npz:"):
-        absolute = f"npz:{Path(source.removeprefix('npz:')).expanduser().absolute()}"
-        return torch.from_numpy(scaled(read_own(absolute, shape).images[:count], 255))
+    if source.startswith(ARRAYS):
+        images, sizes = _of_source(source, shape, count)
+        for width, height in sizes:
+            _check_same(source, width, height, shape)
+        return images
     found = []
     for path in _paths(source.removeprefix("folder:"))[:count]:
-        picture = open_picture(path, channels)
-        if picture.size != (width, height):
-            raise UserError(
-                f"{path}: {picture.width}x{picture.height} pixels; to be repaired it must have"
-                f" {width}x{height}, since resizing would change the damage"
-            )
+        picture = open_picture(path, shape[0])
+        _check_same(str(path), *picture.size, shape)
         found.append(scaled(fit_picture(picture, shape), 255))
     return torch.from_numpy(np.stack(found))
+
+
+def _of_source(
+    source: str, shape: tuple[int, int, int], count: int
+) -> tuple[Float[Tensor, "n C H W"], list[tuple[int, int]]]:
+    """Return images in a shape, and the width and height that each had before."""
+    own = read_own(absolute_source(source), shape)
+    sizes = [(width, height) for _, height, width in own.shapes[:count].tolist()]
+    return torch.from_numpy(scaled(own.images[:count], 255)), sizes
+
+
+def _check_same(name: str, width: int, height: int, shape: tuple[int, int, int]) -> None:
+    _, wanted_height, wanted_width = shape
+    if (width, height) != (wanted_width, wanted_height):
+        raise UserError(
+            f"{name}: {width}x{height} pixels; to be repaired it must have"
+            f" {wanted_width}x{wanted_height}, since resizing would change the damage"
+        )
+
+
+def _check_large(name: str, width: int, height: int, shape: tuple[int, int, int]) -> None:
+    _, least_height, least_width = shape
+    if width < least_width or height < least_height:
+        raise UserError(
+            f"{name}: {width}x{height} pixels, smaller than this run's images of "
+            f"{least_width}x{least_height}; give a larger picture"
+        )
 
 
 def _paths(source: str) -> list[Path]:
@@ -101,10 +140,6 @@ def _paths(source: str) -> list[Path]:
 def _read(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, bool]:
     channels, height, width = shape
     picture = open_picture(path, channels)
-    if picture.width < width or picture.height < height:
-        raise UserError(
-            f"{path}: {picture.width}x{picture.height} pixels, smaller than this run's images of "
-            f"{width}x{height}; give a larger picture"
-        )
+    _check_large(str(path), *picture.size, shape)
     values = fit_picture(picture, shape).astype(np.float32) / np.float32(127.5) - np.float32(1)
     return torch.from_numpy(values), picture.size != (width, height)

@@ -150,6 +150,8 @@ def test_arrays_are_repaired_as_files_are(run: Path, truth: Tensor, tmp_path: Pa
         (("in", "--task", "inpaint", "--mask", "none.png"), "none.png: cannot be read"),
         (("in", "--task", "superres"), "0.png: 8x8 pixels; to be repaired it must have 4x4"),
         (("large.png", "--task", "denoise"), "9x8 pixels; to be repaired it must have 8x8"),
+        (("npz:large.npz", "--task", "denoise"), "npz:large.npz: 9x8 pixels; to be repaired it"),
+        (("idx:in", "--task", "denoise"), "in holds no train-images-idx3-ubyte"),
         (("nowhere", "--task", "denoise"), "nowhere: no such file or folder"),
         (("in", "--task", "denoise", "--sigma", "0.001"), "sigma: must lie in"),
     ],
@@ -160,6 +162,7 @@ def test_mistakes_are_one_line_and_write_nothing(
     monkeypatch.chdir(tmp_path)
     for name, level, width in (("white", 255, 8), ("black", 0, 8), ("large", 0, 9)):
         Image.new("L", (width, 8), level).save(f"{name}.png")
+    np.savez("large.npz", images=np.zeros((2, 8, 9), np.uint8))
     Path("in").mkdir()
     Image.new("L", (8, 8)).save("in/0.png")
     result = _call(run, *words)

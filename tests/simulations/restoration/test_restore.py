@@ -184,6 +184,22 @@ def test_reads_pictures_in_order_and_fits_them_to_the_run(run: Path, tmp_path: P
     assert lines.splitlines()[1] == "1 of them cropped and resized to 8x8"
 
 
+def test_arrays_are_fitted_as_pictures_are(tmp_path: Path) -> None:
+    test = load_dataset("digits").test
+    values = np.zeros((3, 12, 16), np.uint8)
+    values[:, :, 8:] = 255
+    np.savez(tmp_path / "some.npz", images=values)
+    for i in range(3):
+        Image.fromarray(values[i]).save(tmp_path / f"{i}.png")
+    arrays = read_images(f"npz:{tmp_path / 'some.npz'}", test, 2)
+    files = read_images(f"folder:{tmp_path}", test, 2)
+    assert arrays.fitted == files.fitted == 2
+    torch.testing.assert_close(arrays.images, files.images, rtol=0, atol=1e-6)
+    np.savez(tmp_path / "some.npz", images=values[:, :7])
+    with pytest.raises(UserError, match=r"some\.npz: 16x7 pixels, smaller than this run's images"):
+        read_images(f"npz:{tmp_path / 'some.npz'}", test, 2)
+
+
 def test_held_out_images_are_spread_over_all() -> None:
     test = load_dataset("digits").test
     read = read_images("held-out", test, 3)
