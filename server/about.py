@@ -17,6 +17,7 @@ class About:
         flippable: Whether a mirror image is as likely as the image itself.
         train: How many images there are to train on.
         held_out: How many no client sees.
+        classes: Their names by number, where the data set has names for them.
     """
 
     name: str
@@ -25,6 +26,7 @@ class About:
     flippable: bool
     train: int
     held_out: int
+    classes: tuple[str, ...] = ()
 
 
 def about_clients(config: RunConfig) -> About:
@@ -41,5 +43,11 @@ def about(splits: Splits) -> About:
     """Return what kind of images a data set holds."""
     train, test = splits
     return About(
-        train.name, train.image_shape, train.num_classes, train.flippable, len(train), len(test)
+        train.name,
+        train.image_shape,
+        train.num_classes,
+        train.flippable,
+        len(train),
+        len(test),
+        train.classes,
     )

@@ -4,7 +4,6 @@ Building a data set imports scikit-learn, which takes seconds; it is therefore b
 cached, and a client that starts on a warm cache does not import it.
 """
 
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,16 +50,27 @@ def load_dataset(name: str, shape: Shape | None = None, reading: PicturesConfig 
     Raises:
         UserError: no such data set, or of another shape, or the cache folder cannot be written.
     """
-    if name in NAMED:
-        splits = _named(name, shape, reading)
-    elif name.startswith(OWN):
-        splits = _split_own(name, read_own(name, shape, reading), reading)
+    own = read_source(name, shape, reading)
+    if own is not None:
+        images = _of_own(name, own)
+        splits = _split(images, held_out_of(name, own, reading.group))
     else:
         splits = _built_in(name) if name in DATASETS else _known(name)
     if shape not in (None, splits.train.image_shape):
         has = "x".join(map(str, splits.train.image_shape))
         raise UserError(f"image-shape: the images of {name} are {has}; leave it empty")
     return splits
+
+
+def read_source(name: str, shape: Shape | None, reading: PicturesConfig) -> OwnImages | None:
+    """Return what the source of a data set holds, None if it comes with the program.
+
+    Raises:
+        UserError: As `read_own`.
+    """
+    if name in NAMED:
+        return read_own(NAMED[name].source, shape or NAMED[name].shape, reading)
+    return read_own(name, shape, reading) if name.startswith(OWN) else None
 
 
 def _built_in(name: str) -> Splits:
@@ -77,13 +87,6 @@ def _built_in(name: str) -> Splits:
     return Splits(
         split(raw.train_images, raw.train_labels), split(raw.test_images, raw.test_labels)
     )
-
-
-def _named(name: str, shape: Shape | None, reading: PicturesConfig) -> Splits:
-    named = NAMED[name]
-    own = read_own(named.source, shape or named.shape, reading)
-    splits = _split_own(name, own, reading)
-    return Splits(*(replace(each, flippable=named.flippable) for each in splits))
 
 
 def _known(name: str) -> Splits:
@@ -180,23 +183,21 @@ def absolute_source(source: str) -> str:
     return f"{kind}{colon}{Path(place).expanduser().absolute()}"
 
 
-def _split_own(source: str, own: OwnImages, reading: PicturesConfig) -> Splits:
-    return _split(_of_own(source, own), held_out_of(source, own, reading.group))
-
-
 def _split(images: ImageData, held_out: Bool[np.ndarray, " N"]) -> Splits:
     return Splits(images.select(np.flatnonzero(~held_out)), images.select(np.flatnonzero(held_out)))
 
 
 def _of_own(source: str, own: OwnImages) -> ImageData:
-    # Whether a mirror image is a fair one is for those to judge who know the pictures.
+    # Of others those have to judge whether a mirror image is a fair one who know the pictures.
+    flippable = NAMED[source].flippable if source in NAMED else True
     return ImageData(
         own.images,
         own.labels,
         len(own.classes),
         source,
-        True,
+        flippable,
         len(own.skipped),
+        classes=own.classes if any(own.classes) else (),
         columns=own.columns,
     )
 

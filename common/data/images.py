@@ -28,6 +28,7 @@ class ImageData:
         flippable: whether a horizontal mirror image is as likely as the image itself.
         skipped: files that could not be read as images.
         white: the stored value that becomes 1; of no account for float32.
+        classes: their names by number, where the data set has names for them.
         columns: what else is said of each image, as texts (N,) by name.
     """
 
@@ -38,6 +39,7 @@ class ImageData:
     flippable: bool = False
     skipped: int = 0
     white: int = 255
+    classes: tuple[str, ...] = ()
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -37,7 +37,8 @@ def read_about(run_dir: Path) -> About | None:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         channels, height, width = map(int, tree.pop("image_shape"))
-        return About(image_shape=(channels, height, width), **tree)
+        classes = tuple(map(str, tree.pop("classes", ())))
+        return About(image_shape=(channels, height, width), classes=classes, **tree)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 

@@ -59,10 +59,12 @@ def data(
 
     shape = image_shape.replace(",", "x")
     if source.startswith(OWN):
-        if overrides:
-            raise UserError("--set: changes a run's configuration; a device has none")
-        given = load_config("digits", [f"image-shape={shape}"])
-        look = look_at_source(source, given.shape)
+        if any(not each.strip().startswith("pictures.") for each in overrides or []):
+            raise UserError(
+                "--set: changes a run's configuration; for a device pictures.* alone counts of it"
+            )
+        given = load_config("digits", [f"image-shape={shape}", *(overrides or [])])
+        look = look_at_source(source, given.shape, given.pictures)
     else:
         changes = [*(overrides or []), *([f"image-shape={shape}"] if shape else [])]
         look = look_at_run(load_config(source, changes))

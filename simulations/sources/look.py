@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from common.config import RunConfig
-from common.data import OWN, About, ImageData, absolute_source, partition_indices
+from common.config import PicturesConfig, RunConfig
+from common.data import About, ImageData, absolute_source, partition_indices
+from common.data.datasets import read_source
 from common.data.own import OwnImages, read_own
 from common.errors import UserError
 from server.record.pictures import save_grid
@@ -46,7 +47,7 @@ class Look:
         title: Of what.
         holdings: The clients.
         classes: Names of the classes.
-        held_out: Images that no client has; 0 on a device.
+        held_out: Images that no client has.
         skipped: Why files are left out, and how many are.
     """
 
@@ -89,32 +90,33 @@ def look_at_run(config: RunConfig) -> Look:
         Holding(f"client {i}", str(rate), train.select(part))
         for i, (rate, part) in enumerate(zip(rates, parts, strict=True))
     ]
-    own = (
-        read_own(config.data, config.shape, config.pictures)
-        if config.data.startswith(OWN)
-        else None
-    )
-    names = own.classes if own else [str(label) for label in range(train.num_classes)]
+    own = read_source(config.data, config.shape, config.pictures)
+    names = train.classes or [str(label) for label in range(train.num_classes)]
     dealt = config.partition + (
         f" (alpha {config.partition_alpha:g})" if config.partition == "dirichlet" else ""
     )
     return Look(f"{config.data}, dealt out {dealt}", holdings, names, len(test), _skipped(own))
 
 
-def look_at_source(source: str, shape: tuple[int, int, int] | None) -> Look:
-    """Read what one device would hold of its own.
+def look_at_source(
+    source: str, shape: tuple[int, int, int] | None, reading: PicturesConfig
+) -> Look:
+    """Read what one device would hold of its own: not what its source holds out.
 
     Args:
         source: Such as ``folder:PATH``; the path may be relative.
         shape: The run's, None for that of an array.
+        reading: How the run reads pictures.
 
     Raises:
         UserError: The images cannot be read, or a folder has no shape to be brought to.
     """
     source = absolute_source(source)
-    own = read_own(source, shape)
-    data = ImageData(own.images, own.labels, len(own.classes), source, skipped=len(own.skipped))
-    return Look(source, [Holding("this device", "", data)], own.classes, 0, _skipped(own))
+    own = read_own(source, shape, reading)
+    held_out = np.zeros(len(own.labels), bool) if own.held_out is None else own.held_out
+    data = ImageData(own.images, own.labels, len(own.classes), source)
+    holding = Holding("this device", "", data.select(np.flatnonzero(~held_out)))
+    return Look(source, [holding], own.classes, int(held_out.sum()), _skipped(own))
 
 
 def _skipped(own: OwnImages | None) -> Counter[str]:

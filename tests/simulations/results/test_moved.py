@@ -111,6 +111,18 @@ def test_data_json_says_what_kind_of_images_there_are(moved: dict[str, Any]) -> 
     assert kind is not None
     assert kind.image_shape == (1, 8, 8)
     assert (kind.num_classes, kind.train, kind.held_out) == (10, 484, 116)
+    assert kind.classes == tuple(map(str, range(10)))
+
+
+def test_data_json_of_before_classes_had_names_is_read(
+    moved: dict[str, Any], tmp_path: Path
+) -> None:
+    tree = json.loads((moved["run"] / "data.json").read_text())
+    del tree["classes"]
+    (tmp_path / "data.json").write_text(json.dumps(tree))
+    kind = read_about(tmp_path)
+    assert kind is not None
+    assert (kind.num_classes, kind.classes) == (10, ())
 
 
 @pytest.mark.parametrize("name", ["data.json", "reference.safetensors"])

@@ -1,8 +1,10 @@
 """`scorequilt data`: what each client would hold, before anything is trained."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,6 +74,38 @@ def test_a_device_sees_its_own_before_it_joins(tmp_path: Path) -> None:
     assert "\n2 skipped: cannot be read as a picture (of no kind that is read" in result.stdout
     with Image.open("here/pictures.png") as sheet:
         assert sheet.width > 5 * 64
+
+
+def test_a_device_sees_what_it_would_train_on_and_as_the_run_reads_it(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("test", 2)):
+        (tmp_path / "own" / split / "owl").mkdir(parents=True)
+        for i in range(count):
+            Image.new("L", (16, 8), 255).save(tmp_path / "own" / split / "owl" / f"{i}.png")
+    for words, least in (((), "1.00"), (("--set", "pictures.fit=pad"), "-1.00")):
+        result = _data("folder:own", "--image-shape", "1,8,8", *words)
+        assert result.exit_code == 0, result.stderr
+        ((_, images, classes, values, *_),) = _rows(result.stdout)
+        assert (images, classes, values) == ("3", "owl", f"{least} … 1.00")
+        assert "3 images, 2 held out" in result.stdout
+
+
+def test_classes_of_a_set_of_the_literature_have_their_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SCOREQUILT_CACHE", str(tmp_path / "cache"))
+    held = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(held, "PNG")
+    kinds = datasets.ClassLabel(names=["plane", "car"])
+    features = datasets.Features({"img": datasets.Image(), "label": kinds})
+    rows = {"img": [{"bytes": held.getvalue(), "path": None}] * 10, "label": [0, 1] * 5}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    both = datasets.DatasetDict(train=part, test=part)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: both)
+    words = ("digits", "--set", "data=cifar10", "--set", "fleet=1x1", "--set", "image-shape=")
+    result = _data(*words)
+    assert result.exit_code == 0, result.stderr
+    ((_, _, images, classes, *_),) = _rows(result.stdout)
+    assert (images, classes) == ("10", "plane, car")
 
 
 @pytest.mark.parametrize(
