@@ -36,6 +36,7 @@ from common.wire import (
     pack_unfit,
     unpack_evaluation,
     unpack_question,
+    unpack_replay,
     unpack_task,
     unpack_verdict,
 )
@@ -115,10 +116,12 @@ def train(message: Message, context: Context) -> Message:
     accepted = accepted_rate(config, data.image_shape, context.node_config)
     if submodel.rate > accepted:
         return Message(pack_too_large(int(accepted * layout.atom), spec), reply_to=message)
+    classes = config.model.num_classes
+    replay = unpack_replay(message.content, spec.replay, data.image_shape, classes)
     rng = rng_for(config.seed, spec.round, _number(message, context), "training")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        result = train_locally(values, submodel, data, config, spec.round, rng, device)
+        result = train_locally(values, submodel, data, config, spec.round, rng, device, replay)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise

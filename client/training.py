@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from client.optimizer import AdamW
 from common.config import RunConfig
 from common.data import ImageData
 from common.diffusion import CLOCKS, TRAINING_DELTA, perturb, weighted_error
+from common.replay import Replay
 from common.seeding import torch_generator
 from common.submodels import (
     CompactSubmodel,
@@ -47,6 +48,20 @@ class LocalResult:
     seconds: float
 
 
+class Nested(NamedTuple):
+    """A narrower width within a client's own.
+
+    Attributes:
+        model: Its network.
+        place: Where its weights are in the client's own vector.
+        k: Channels it keeps in every atom.
+    """
+
+    model: FlatModel
+    place: Tensor
+    k: int
+
+
 def train_locally(
     values: Float32[np.ndarray, " kept"],
     submodel: Submodel,
@@ -55,6 +70,7 @@ def train_locally(
     round: int,
     rng: np.random.Generator,
     device: torch.device | None = None,
+    replay: Replay | None = None,
 ) -> LocalResult:
     """Train a submodel on one client's images for a round's local steps.
 
@@ -70,6 +86,7 @@ def train_locally(
         round: The round, from 1.
         rng: This client's stream for this round.
         device: Where to compute; the CPU if None.
+        replay: Images to train on beside the client's own, for widths above the replay's teacher.
     """
     started = time.perf_counter()
     device = device or torch.device("cpu")
@@ -81,7 +98,7 @@ def train_locally(
     pruned = None
     if isinstance(submodel, MaskedSubmodel):
         pruned = own.ordered(torch.from_numpy(~submodel.mask).to(device))
-    nested: list[tuple[FlatModel, Tensor]] = []
+    nested: list[Nested] = []
     if isinstance(submodel, CompactSubmodel):  # a masked one is not a width
         nested = _nested_models(own, submodel, config, channels)
     shortest = shortest_time(config, float(submodel.rate))
@@ -93,13 +110,17 @@ def train_locally(
         if drops:
             torch.manual_seed(int(rng.integers(2**63 - 1)))
         for _ in range(config.local_steps):
-            batch = draw_batch(data, config, rng, generator, shortest).to(device)
+            batch = draw_batch(data, config, rng, generator, shortest, replay).to(device)
             narrower = sandwiched(nested, rng)
-            for model, place in narrower:
-                torch.index_select(own.theta, 0, place, out=model.theta)
-            losses.append(backward([own, *(model for model, _ in narrower)], batch, config))
-            for model, place in narrower:
-                own.gradient.index_add_(0, place, model.gradient)
+            for each in narrower:
+                torch.index_select(own.theta, 0, each.place, out=each.model.theta)
+            chosen = [(own, batch)]
+            for each in narrower:
+                learns = replay is not None and each.k > replay.teacher
+                chosen.append((each.model, batch if learns else batch.without_replay()))
+            losses.append(backward(chosen, config))
+            for each in narrower:
+                own.gradient.index_add_(0, each.place, each.model.gradient)
             if pruned is not None:
                 own.gradient.masked_fill_(pruned, 0.0)
             own.gradient.mul_((config.grad_clip / (own.gradient.norm() + 1e-6)).clamp(max=1.0))
@@ -112,23 +133,21 @@ def train_locally(
     )
 
 
-def backward(models: list[FlatModel], batch: Batch, config: RunConfig) -> Tensor:
-    """Compute the gradient of a batch's mean loss over some widths; return the first one's loss.
+def backward(models: list[tuple[FlatModel, Batch]], config: RunConfig) -> Tensor:
+    """Compute the gradient of the mean loss of some widths; return the first one's loss.
 
-    The mean is that of the whole batch, however many micro-batches it is computed in.
+    A width's loss is the mean over its whole batch, however many micro-batches it is computed in.
     """
-    for model in models:
+    first = torch.zeros((), device=models[0][1].x0.device)
+    for model, batch in models:
         model.prepare()
-    first = torch.zeros((), device=batch.x0.device)
-    for part, share in batch.parts(config.train.accumulate):
-        x = perturb(part.x0, part.t, part.noise)
-        for model in models:
+        for part, share in batch.parts(config.train.accumulate):
+            x = perturb(part.x0, part.t, part.noise)
             predicted = model.denoiser(x, part.t, **part.classes())
             loss = weighted_error(predicted, part.noise, part.t, config.loss_weight).mean() * share
             (loss / len(models)).backward()
-            if model is models[0]:
+            if model is models[0][0]:
                 first += loss.detach()
-    for model in models:
         model.finish()
     return first
 
@@ -160,19 +179,19 @@ def nested_widths(config: RunConfig, layout: Layout, k: int) -> list[int]:
 
 def _nested_models(
     own: FlatModel, submodel: CompactSubmodel, config: RunConfig, channels: int
-) -> list[tuple[FlatModel, Tensor]]:
-    """Return the fleet's narrower widths within a client's own, with their places in its vector."""
+) -> list[Nested]:
+    """Return the fleet's narrower widths within a client's own, from wide to narrow."""
     narrower = nested_widths(config, submodel.layout, submodel.k)
     if not narrower:
         return []
     device = own.theta.device
-    models: list[tuple[FlatModel, Tensor]] = []
+    models: list[Nested] = []
     places = own.in_layout(torch.arange(submodel.size, device=device))
     for k in narrower:
         inner = narrowed(submodel, k)
         model = FlatModel(torch.zeros(inner.size, device=device), inner.widths, config, channels)
         within = torch.from_numpy(nested_coordinates(inner, submodel)).to(device)
-        models.append((model, model.ordered(places[within])))
+        models.append(Nested(model, model.ordered(places[within]), k))
     return models
 
 

@@ -20,6 +20,7 @@ from server.record.history import read_rows
 from server.record.lock import only_writer
 from server.record.recorder import Recorder
 from server.record.resolved import write_config
+from server.replay import Replayer, replays
 from server.state import checkpoints, initial_state, load_checkpoint, resumable
 from server.strategy import CoverageAvg
 
@@ -105,7 +106,9 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
         write_json(run_dir / "fleet.json", roster.record())
     recorder = Recorder(setting, run_dir)
     recorder.go_on_after(recorded)
-    strategy = CoverageAvg(config, layout, roster, state, ledger)
+    replaying = replays(config, layout)
+    replayer = Replayer(setting, recorder.distances_before) if replaying else None
+    strategy = CoverageAvg(config, layout, roster, state, ledger, replayer)
     if config.surveyed:
         strategy.meet(grid)
     log.info(recorder.cost(state))

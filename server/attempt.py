@@ -33,6 +33,7 @@ from server.fleet import (
 )
 from server.privacy import Ledger
 from server.record.report import RoundReport
+from server.replay import Replayer
 from server.state import Round, RoundInput, ServerState, room_for
 
 log = logging.getLogger("flwr")
@@ -53,6 +54,7 @@ class Attempt:
         report: Where everything that happens is written down.
         grid: Where the clients are.
         ledger: With privacy, the run's secret randomness and its releases.
+        replayer: Draws images for the clients of wider widths.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Attempt:
         report: RoundReport,
         grid: Grid,
         ledger: Ledger | None = None,
+        replayer: Replayer | None = None,
     ) -> None:
         self.config = config
         self.layout = layout
@@ -96,6 +99,8 @@ class Attempt:
             if not each.fits:
                 partition = each.client.partition
                 report.reject(partition, "too large", "accepts no submodel so large")
+        self._replays = replayer.draw(state, fleet) if replayer else {}
+        report.teach(self._replays, layout.atom)
         self.needed = required(config, len(self.asked)) if begins else config.min_clients
         self.tasks = OpenTasks()
         counted_in = everybody if page else self.asked
@@ -106,7 +111,8 @@ class Attempt:
         """Yield each client's task, made only when it is sent: one at a time is in memory."""
         packer = Packer(self.state.theta, self.config, self.round)
         for assignment in self.asked:
-            spec, content, error = packer.pack(assignment.submodel)
+            replay = self._replays.get(assignment.client.rate)
+            spec, content, error = packer.pack(assignment.submodel, replay)
             if self.config.auto:
                 wire.address_task(content, assignment.client.partition)
             # A client that is away must not train on it when it comes back much later.

@@ -13,6 +13,7 @@ from server.fleet import fleet_of, request_for
 from server.policies import GlobalWeights, policy_named, submodel_for
 from server.pretrained.start import starting_weights
 from server.privacy import epsilon_after
+from server.replay import replays
 from server.setting import Setting, prepare
 
 
@@ -57,6 +58,7 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
     network_named(config.evaluation.features, setting.image_shape)
     epsilon_after(config, 0)  # which says so if the accountant's package is missing
     rehearse(setting)
+    replays(config, setting.layout)
     if not resumed:
         starting_weights(config, channels)
     return setting

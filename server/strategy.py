@@ -25,6 +25,7 @@ from server.fleet import Overdue, Roster
 from server.privacy import Ledger
 from server.record.findings import Findings
 from server.record.report import RoundReport
+from server.replay import Replayer
 from server.state import ServerState, advance
 from server.survey import Survey
 
@@ -44,6 +45,7 @@ class CoverageAvg(Strategy):
         roster: Who the clients are; followed from round to round.
         state: Where to start: fresh, or a checkpoint's.
         ledger: With privacy, the run's secret randomness and its releases.
+        replayer: Where widths teach each other, draws what by.
 
     `Strategy.start` counts rounds from 1; a resumed run's rounds go on from ``state.round``. The
     weights are in `state`: the record of arrays that Flower passes around stays empty, as a copy of
@@ -62,6 +64,7 @@ class CoverageAvg(Strategy):
         roster: Roster,
         state: ServerState,
         ledger: Ledger | None = None,
+        replayer: Replayer | None = None,
     ) -> None:
         if config.privacy.on != (ledger is not None):
             raise ValueError("a run has a ledger if and only if it is private")
@@ -70,6 +73,7 @@ class CoverageAvg(Strategy):
         self.roster = roster
         self.state = state
         self.ledger = ledger
+        self.replayer = replayer
         self.report = RoundReport()
         self.coverage = Coverage(layout, [], np.zeros((0, 3)))
         self._overdue = Overdue()
@@ -129,6 +133,7 @@ class CoverageAvg(Strategy):
             report=report,
             grid=grid,
             ledger=self.ledger,
+            replayer=self.replayer,
         )
 
     def configure_evaluate(

@@ -21,10 +21,10 @@ MAY_IMPORT = {
 }
 WINGS = {
     "common": "errors files seeding cache moments submodels config diffusion data "
-    "features wire network",
+    "replay features wire network",
     "client": "batches optimizer flat training capability device feedback evaluation features app",
     "server": "about policies setting pretrained fleet coverage loops aggregation privacy state "
-    "evaluation record grid preflight attempt survey strategy app",
+    "replay evaluation record grid preflight attempt survey strategy app",
     "simulations": "archive engine pictures planning sources results restoration deployment "
     "theory cli",
 }
@@ -32,6 +32,7 @@ FLOWER = {
     "common/wire/rollcall.py",
     "common/wire/records.py",
     "common/wire/messages.py",
+    "common/wire/replay.py",
     "common/wire/evaluation.py",
     "server/app.py",
     "server/attempt.py",

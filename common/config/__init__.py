@@ -9,6 +9,7 @@ from common.config.sections import (
     ModelConfig,
     PicturesConfig,
     PrivacyConfig,
+    ReplayConfig,
     ServerConfig,
     TrainConfig,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "PicturesConfig",
     "PrivacyConfig",
+    "ReplayConfig",
     "RunConfig",
     "Scalar",
     "ServerConfig",

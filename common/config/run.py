@@ -22,6 +22,7 @@ from common.config.sections import (
     PicturesConfig,
     PrivacyConfig,
     RatesConfig,
+    ReplayConfig,
     Section,
     ServerConfig,
     TrainConfig,
@@ -119,6 +120,7 @@ class RunConfig(Section):
     server: ServerConfig = ServerConfig()
     ema: EmaConfig = EmaConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    replay: ReplayConfig = ReplayConfig()
     privacy: PrivacyConfig = PrivacyConfig()
 
     @model_validator(mode="after")

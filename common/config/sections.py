@@ -126,6 +126,7 @@ class EvaluationConfig(Section):
     samples: int = Field(512, ge=64, description="images per Fréchet distance")
     sampler: Literal["exponential", "ancestral", "ddim", "euler", "heun", "dpmpp2m"] = "dpmpp2m"
     evaluations: int = Field(12, ge=1, description="network evaluations per image")
+    widths: Literal["all", "full"] = Field("all", description="of the fleet, after every round")
     clip: bool = Field(True, description="clip the predicted image to [-1, 1] while sampling")
     grid: Literal["log-snr", "clock", "edm", "kappa"] = "edm"
     guidance: float = Field(
@@ -161,6 +162,16 @@ class RatesConfig(Section):
 
     noise_floor: float = Field(0.0, ge=0, lt=1)
     several_widths: float = Field(1.0, ge=0, le=1)
+
+
+class ReplayConfig(Section):
+    """Images that narrow widths draw for the clients of wider ones, see `server.replay`.
+
+    `mode` "auto" is wherever widths can teach each other; "on" refuses to run where they cannot.
+    """
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    images: int = Field(256, ge=1, le=2**16, description="drawn anew every round")
 
 
 class PrivacyConfig(Section):

@@ -35,6 +35,7 @@ from common.wire.messages import (
     unpack_task,
 )
 from common.wire.records import WireError, field_of, pack_array
+from common.wire.replay import pack_replay, unpack_replay
 from common.wire.rollcall import (
     LONGEST_NAME,
     RollCall,
@@ -78,6 +79,7 @@ __all__ = [
     "pack_array",
     "pack_evaluation",
     "pack_question",
+    "pack_replay",
     "pack_reply",
     "pack_roll_call",
     "pack_task",
@@ -93,6 +95,7 @@ __all__ = [
     "unpack_answer",
     "unpack_evaluation",
     "unpack_question",
+    "unpack_replay",
     "unpack_reply",
     "unpack_roll_call",
     "unpack_task",

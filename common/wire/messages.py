@@ -50,6 +50,7 @@ class TaskSpec:
             coordinates of a masked submodel.
         codec: What the values are encoded in, both ways; one of `common.wire.codecs.CODECS`.
         layout: The digest of the model's layout.
+        replay: The digest of the images to train on beside the client's own, empty for none.
     """
 
     round: int
@@ -58,6 +59,7 @@ class TaskSpec:
     bitmask: bytes
     codec: str
     layout: str
+    replay: str = ""
 
     @property
     def assignment(self) -> str:
@@ -82,8 +84,8 @@ class Reply:
     seconds: float = 0.0
 
 
-def spec_for(submodel: Submodel, round: int, policy: str, codec: str) -> TaskSpec:
-    """Describe a submodel for the client that will train it."""
+def spec_for(submodel: Submodel, round: int, policy: str, codec: str, replay: str = "") -> TaskSpec:
+    """Describe a submodel, and what to train it on, for the client that will."""
     return TaskSpec(
         round=round,
         policy=policy,
@@ -91,6 +93,7 @@ def spec_for(submodel: Submodel, round: int, policy: str, codec: str) -> TaskSpe
         bitmask=submodel.bitmask(),
         codec=codec,
         layout=submodel.layout.digest,
+        replay=replay,
     )
 
 
@@ -104,6 +107,7 @@ def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict
             "kept": spec.bitmask,
             "codec": spec.codec,
             "layout": spec.layout,
+            "replay": spec.replay,
             "assignment": spec.assignment,
         }
     )
@@ -143,6 +147,7 @@ def unpack_task(
         bitmask=field_of(record, "kept", bytes),
         codec=field_of(record, "codec", str),
         layout=field_of(record, "layout", str),
+        replay=field_of(record, "replay", str),
     )
     if spec.layout != layout.digest:
         raise WireError(

@@ -1,6 +1,12 @@
 """Who takes part, what each is assigned, and what each has been sent."""
 
-from server.fleet.assignments import Assignment, assignments, request_for, widths_within
+from server.fleet.assignments import (
+    Assignment,
+    assignments,
+    request_for,
+    weight_of,
+    widths_within,
+)
 from server.fleet.members import (
     Client,
     eligible,
@@ -30,5 +36,6 @@ __all__ = [
     "request_for",
     "required",
     "sampling_rate",
+    "weight_of",
     "widths_within",
 ]

@@ -12,6 +12,7 @@ from jaxtyping import Float32
 
 from common import wire
 from common.config import RunConfig
+from common.replay import Replay
 from common.submodels import Submodel, extract, pruning_error
 from common.wire import TaskSpec
 from server.fleet.assignments import Assignment
@@ -171,12 +172,17 @@ class Packer:
         self._round = round
         self._last: Packed | None = None
 
-    def pack(self, submodel: Submodel) -> Packed:
-        """Return a submodel with its weights, in a record that is the caller's own."""
-        spec = wire.spec_for(submodel, self._round, self._config.policy, self._config.codec)
+    def pack(self, submodel: Submodel, replay: Replay | None = None) -> Packed:
+        """Return a submodel with its weights and images, in a record that is the caller's own."""
+        policy, codec = self._config.policy, self._config.codec
+        digest = replay.digest if replay else ""
+        spec = wire.spec_for(submodel, self._round, policy, codec, digest)
         if self._last is None or self._last.spec != spec:
             self._last = None
             values = extract(self._theta, submodel)
             error = pruning_error(self._theta, values)
-            self._last = Packed(spec, wire.pack_task(values, spec), error)
+            content = wire.pack_task(values, spec)
+            if replay is not None:
+                wire.pack_replay(content, replay)
+            self._last = Packed(spec, content, error)
         return self._last._replace(content=RecordDict(dict(self._last.content)))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-TOLD = {"retries", "mask_change"}
+TOLD = {"retries", "mask_change", "replay"}
 """Of what a round's report says, the columns that follow from the configuration and the weights.
 
 A column that is not named here is not told: losses, norms and times are clients' own, and who was

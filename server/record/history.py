@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypedDict, get_type_hints
 
 from common.errors import UserError
 from common.files import atomic_write, plain_json
@@ -28,6 +28,10 @@ class HistoryRow(TypedDict, total=False):
     round: Annotated[int, "complete rounds"]
     frechet: Annotated[Number, "Fréchet distance of samples of the last weights, if evaluated"]
     frechet_ema: Annotated[Number, "the same of the first moving average"]
+    frechet_by_width: Annotated[
+        dict[str, Number], "the same of every width that is judged, by model rate"
+    ]
+    frechet_noise: Annotated[Number, "the same of pure noise, beside which to read the others"]
     held_out_loss: Annotated[Number, "mean loss of that average on images nobody trained on"]
     held_out_score_loss: Annotated[Number, "the same, weighted as the likelihood bound has it"]
     held_out_by_client: Annotated[
@@ -59,6 +63,11 @@ class HistoryRow(TypedDict, total=False):
     ]
     fleet_events: Annotated[dict[str, str], "by client: `joined` or `left` before the round"]
     rate_limits: Annotated[dict[str, str], "by client the largest rate since its memory ran out"]
+    replay: Annotated[
+        dict[str, dict[str, Any]],
+        "by rate of clients that were sent images to train on: the width that drew them, "
+        "`teacher`, the `share` of a batch, and how many `images`",
+    ]
     retries: Annotated[int, "attempts before the one that had enough replies"]
     update_norms: Annotated[
         dict[str, list[float]], "by rate the norms of the updates taken in, with `update-check`"
@@ -192,16 +201,48 @@ def widest_trained(rows: Iterable[Mapping[str, Any]]) -> Fraction:
     return max(trained, default=Fraction(1))
 
 
-def best_round(rows: Iterable[Mapping[str, Any]]) -> int | None:
-    """Return the round of a history whose averaged weights sampled best, None if none was scored.
+class Best(NamedTuple):
+    """What has sampled best: a width of the first averaged weights of a round."""
 
-    That is the least `frechet_ema`, of equal ones the earliest; where clients that came later have
-    added to the images which distances are to, of the rounds since then.
+    round: int
+    rate: Fraction
+    distance: float
+
+
+def best_of(rows: Iterable[Mapping[str, Any]]) -> Best | None:
+    """Return what of a history has sampled best, None if nothing was scored.
+
+    That is the least distance of any width, of equal ones the earliest round's and its widest; but
+    no width wider than any client has trained. Where clients that came later have added to the
+    images which distances are to, of the rounds since then.
     """
     rows = list(rows)
+    widest = widest_trained(rows)
     last = rows[-1].get("reference_images") if rows else None
-    rows = [row for row in rows if row.get("reference_images") == last]
-    scores = {row["round"]: row.get("frechet_ema") for row in rows}
-    known = {round: score for round, score in scores.items() if score is not None}
-    known = {round: score for round, score in known.items() if math.isfinite(score)}
-    return min(known, key=lambda round: (known[round], round), default=None)
+    scored = [
+        Best(row["round"], rate, distance)
+        for row in rows
+        if row.get("reference_images") == last
+        for rate, distance in distances_of(row).items()
+        if rate <= widest
+    ]
+    return min(scored, key=lambda best: (best.distance, best.round, -best.rate), default=None)
+
+
+def distances_of(row: Mapping[str, Any]) -> dict[Fraction, float]:
+    """Return a round's distances by width, those that are known.
+
+    Rows of before there were widths in them know that of the full one.
+    """
+    by_width = row.get("frechet_by_width") or {"1": row.get("frechet_ema")}
+    return {
+        Fraction(rate): distance
+        for rate, distance in by_width.items()
+        if distance is not None and math.isfinite(distance)
+    }
+
+
+def best_round(rows: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the round of `best_of`."""
+    best = best_of(rows)
+    return None if best is None else best.round

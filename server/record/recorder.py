@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,12 +28,28 @@ from server.evaluation.stored import kept_scores, kept_tensors
 from server.privacy import epsilon_after, released, statement
 from server.record.about import Kept, write_about, write_kept
 from server.record.findings import Findings
-from server.record.history import History, HistoryRow, best_round, widest_trained
+from server.record.history import (
+    History,
+    HistoryRow,
+    best_of,
+    best_round,
+    distances_of,
+    widest_trained,
+)
 from server.record.pictures import save_grid
 from server.record.report import RoundReport
-from server.record.scores import final_scores, round_scores
+from server.record.scores import Pictures, final_scores, judged_widths, round_scores
 from server.setting import Setting
-from server.state import Reference, ServerState, checkpoints, discard_old, round_of, save_checkpoint
+from server.state import (
+    Reference,
+    ServerState,
+    checkpoint_of,
+    checkpoints,
+    discard_old,
+    load_checkpoint,
+    round_of,
+    save_checkpoint,
+)
 
 GRID_IMAGES = 64
 """Images in the picture of a round."""
@@ -53,6 +70,7 @@ class Recorder:
     def __post_init__(self) -> None:
         self.config, self.layout = self.setting.config, self.setting.layout
         self._evaluator: tuple[Reference, AnyEvaluator] | None = None
+        self._sampled: dict[int, Pictures] = {}
         write_about(self.run_dir, self.setting.about)
         self.history = History(self.run_dir / "history.jsonl")
 
@@ -81,6 +99,8 @@ class Recorder:
             "round": state.round,
             "frechet": math.nan,
             "frechet_ema": math.nan,
+            "frechet_by_width": {},
+            "frechet_noise": math.nan,
             "held_out_loss": math.nan,
             "held_out_score_loss": math.nan,
             "held_out_by_client": {},
@@ -129,6 +149,18 @@ class Recorder:
         """Delete the checkpoints that nobody goes on from: neither the newest nor the best."""
         discard_old(self.run_dir / "checkpoints", self.config, best_round(self.history.rows()))
 
+    def distances_before(self, round: int) -> dict[Fraction, float]:
+        """Return by width the last distances that a round's tasks may depend on, noise's as 1.
+
+        They are of round - 2 or earlier: the round before is judged while this one trains, and what
+        a run that resumes may know of it, it must not make use of.
+        """
+        for row in reversed(self.history.rows()):
+            noise = row.get("frechet_noise")
+            if row["round"] < round - 1 and noise and (known := distances_of(row)):
+                return {rate: distance / noise for rate, distance in known.items()}
+        return {}
+
     def cost(self, state: ServerState) -> str:
         """Say what evaluating the rest of the run will take, from one batch that is timed now."""
         evaluation = self.config.evaluation
@@ -136,28 +168,38 @@ class Recorder:
         times = sum(map(self.config.evaluates, rounds))
         sampler = SAMPLERS[evaluation.sampler]
         calls = sampler.evaluations(sampler.steps_for(evaluation.evaluations))
-        each = self._seconds_per_batch(state, self.evaluator(state))
-        seconds = 2 * calls * each / min(2, os.cpu_count() or 1)
+        by_width = [self._seconds_per_batch(state, rate) for rate in judged_widths(self.setting)]
+        # The weights themselves are judged at full width, their average at every one.
+        networks, once = 1 + len(by_width), by_width[0] + sum(by_width)
+        seconds = calls * once / min(networks, os.cpu_count() or 1)
         return (
-            f"evaluation: 2 networks x {calls} evaluations x {evaluation.samples} samples at "
-            f"{each / evaluation.samples * 1e3:.2g} ms, about {seconds:.2g} s; "
+            f"evaluation: {networks} networks x {calls} evaluations x {evaluation.samples} samples "
+            f"at {once / networks / evaluation.samples * 1e3:.2g} ms, about {seconds:.2g} s; "
             f"{times} times in this run, about {times * seconds:.2g} s"
         )
 
     @torch.no_grad()
-    def _seconds_per_batch(self, state: ServerState, evaluator: AnyEvaluator) -> float:
-        denoiser, t = self.setting.denoiser(state.ema), torch.tensor(1.0)
+    def _seconds_per_batch(self, state: ServerState, rate: Fraction) -> float:
+        denoiser, t = self.setting.denoiser(state.ema, rate), torch.tensor(1.0)
+        evaluator = self.evaluator(state)
         noise, labels = evaluator.noise, evaluator.labels
         denoiser(noise, t.double(), **labels)  # the first call sets up what later ones reuse
         started = time.perf_counter()
         denoiser(noise, t.double(), **labels)
         return time.perf_counter() - started
 
-    def _evaluate(self, state: ServerState) -> dict[str, float]:
-        """Score the raw and the first averaged weights and draw what the latter sample."""
-        scores, images = round_scores(self.setting, self.evaluator(state), state)
+    def _evaluate(self, state: ServerState) -> dict[str, Any]:
+        """Score the weights and every width of their average, and draw what samples best."""
+        scores, pictures = round_scores(self.setting, self.evaluator(state), state)
+        self._sampled = {state.round: pictures}  # of the last round they are wanted once more
+        images = next(iter(pictures.values()))
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / f"round-{state.round:04d}.png")
         return scores
+
+    def _earlier(self, round: int) -> ServerState:
+        """Return the state after a round whose checkpoint is kept."""
+        path = checkpoint_of(self.run_dir / "checkpoints", round)
+        return load_checkpoint(path, self.config, self.layout, self.history.rows())
 
     def summarise(
         self, state: ServerState, ask: Callable[[UInt8[np.ndarray, "N C H W"]], Findings] | None
@@ -171,7 +213,13 @@ class Recorder:
         rows = self.history.rows()
         evaluator = self.evaluator(state)
         summary, images = final_scores(
-            self.setting, evaluator, state, best_round(rows), widest_trained(rows)
+            self.setting,
+            evaluator,
+            state,
+            best_of(rows),
+            widest_trained(rows),
+            self._earlier,
+            self._sampled.get(state.round, {}),
         )
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / "final.png")
         if ask is not None:

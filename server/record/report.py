@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from common.replay import Replay
 from server.record.findings import Findings
 from server.record.history import HistoryRow
 
@@ -38,6 +39,7 @@ class RoundReport:
         seconds_slowest: The longest that a client says its local steps took; what is left of
             `seconds_train` is the round's overhead.
         clients: By partition that was asked, what was sent and came back.
+        replay: By rate of clients what they were sent to train on besides their own images.
         findings: What clients found on their own images after the round, None if not asked.
         started: When the round began, on the clock of `time.perf_counter`.
     """
@@ -61,6 +63,7 @@ class RoundReport:
     seconds_aggregate: float = 0.0
     seconds_slowest: float = 0.0
     clients: dict[int, dict[str, Any]] = field(default_factory=dict)
+    replay: dict[str, dict[str, Any]] = field(default_factory=dict)
     findings: Findings | None = None
     started: float = field(default_factory=time.perf_counter)
 
@@ -97,6 +100,22 @@ class RoundReport:
         """Note how the fleet stands before anybody is asked."""
         self.absent = absent
         self.events |= events
+
+    def teach(self, replays: Mapping[Fraction, Replay], atom: int) -> None:
+        """Note which widths are sent images of a narrower one, and how much of a batch these are.
+
+        Args:
+            replays: By rate of the clients.
+            atom: Channels of an atom of the model.
+        """
+        self.replay = {
+            str(rate): {
+                "teacher": str(Fraction(replay.teacher, atom)),
+                "share": float(replay.share),
+                "images": len(replay),
+            }
+            for rate, replay in sorted(replays.items())
+        }
 
     def sent(
         self, partition: int, rate: Fraction, density: float, pruning_error: float, size: int
@@ -173,6 +192,7 @@ class RoundReport:
             "rejections": {str(k): dict(sorted(counts.items())) for k, counts in by_client},
             "fleet_events": _named(self.events),
             "rate_limits": _named(self.limits),
+            "replay": self.replay,
             "retries": self.retries,
             "update_norms": {rate: list(norms) for rate, norms in self.norms.items()},
             "density_mean": _mean(self.densities),

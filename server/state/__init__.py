@@ -2,6 +2,7 @@
 
 from server.state.advance import ServerState, advance, initial_state, no_masks, room_for
 from server.state.checkpoint import (
+    checkpoint_of,
     checkpoints,
     discard_old,
     load_checkpoint,
@@ -18,6 +19,7 @@ __all__ = [
     "RoundInput",
     "ServerState",
     "advance",
+    "checkpoint_of",
     "checkpoints",
     "discard_old",
     "initial_state",

@@ -68,9 +68,14 @@ def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout:
     if state.anchor is not None:
         tensors["anchor"] = state.anchor
     tensors |= {f"{MOMENTS}{name}": each.vector() for name, each in state.reference.sets.items()}
-    path = folder / f"round-{state.round:04d}.safetensors"
+    path = checkpoint_of(folder, state.round)
     write_tensors(path, tensors, metadata)
     return path
+
+
+def checkpoint_of(folder: Path, round: int) -> Path:
+    """Return where the checkpoint of a round is, or would be."""
+    return folder / f"round-{round:04d}.safetensors"
 
 
 def discard_old(folder: Path, config: RunConfig, best: int | None) -> None:

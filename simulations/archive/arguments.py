@@ -11,5 +11,9 @@ RunArgument = Annotated[str, typer.Argument(help="A run directory, or its name b
 
 RoundOption = Annotated[
     str | None,
-    typer.Option("--round", metavar="N|best", help="A kept checkpoint's; default the last."),
+    typer.Option(
+        "--round",
+        metavar="N|last|best",
+        help="A kept checkpoint's; default the best of a finished run.",
+    ),
 ]

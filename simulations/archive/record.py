@@ -92,8 +92,9 @@ class RunRecord:
         """Return the state after a round.
 
         Args:
-            round: A round whose checkpoint is kept, as a number or as ``best``, the one whose
-                averaged weights sampled best; None is the last complete one.
+            round: A round whose checkpoint is kept, as a number, ``last``, or ``best``, the one
+                whose averaged weights sampled best at some width. None is the summary's best, and
+                before the run's end the last complete one.
 
         Raises:
             UserError: There is no checkpoint yet or none of this round, or it is damaged.
@@ -105,10 +106,13 @@ class RunRecord:
         return load_checkpoint(self._checkpoint(found, round), self.config, setting.layout)
 
     def _checkpoint(self, found: list[Path], round: str | None) -> Path:
-        """Return the checkpoint of a round, the newest if none is named."""
-        if round is None:
+        """Return the checkpoint of a round, see `state`."""
+        # That of a run which goes on after its end is of an end that is no more.
+        ended = self.summary.get("rounds") == round_of(found[-1])
+        named = self.summary.get("best_round") if round is None and ended else None
+        if round == "last" or (round is None and named is None):
             return found[-1]
-        wanted = str(best_round(self.rows)) if round == "best" else round
+        wanted = str(best_round(self.rows) if round == "best" else round or named)
         kept = {str(round_of(path)): path for path in found}
         if wanted not in kept:
             which = f"best, which is {wanted}," if round == "best" else wanted
@@ -132,9 +136,13 @@ class RunRecord:
             raise UserError(f"rate: '{text}' is not a fraction such as 1/2") from None
 
     def averaged(self, state: ServerState, rate: Fraction) -> tuple[Float32[np.ndarray, "P"], str]:
-        """Return the average that the summary found best at a width, else the first; named."""
+        """Return the average that the summary found best at a width, else the first; named.
+
+        Of rounds before the last the first is known to be best, or nothing.
+        """
         half_lives = [str(half_life) for half_life in self.config.ema.half_life]
-        best = self.summary.get("widths", {}).get(str(rate), {}).get("half_life")
+        last = state.round == self.summary.get("rounds")
+        best = self.summary.get("widths", {}).get(str(rate), {}).get("half_life") if last else None
         chosen = half_lives.index(best) if best in half_lives else 0
         several = f" (half-life {half_lives[chosen]})" if len(half_lives) > 1 else ""
         return state.emas[chosen], f"averaged{several}"

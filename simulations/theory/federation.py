@@ -1,10 +1,10 @@
 """A federation as a plain loop over the functions that server and clients run, without Flower.
 
 It trains on the CPU, bit for bit, what the app trains there from the same configuration, if in the
-app nobody fails, weights travel unchanged (`codec=float32`) and nobody is too slow
-(`round-budget=0`); it refuses other configurations. torch's threads are the caller's to set, to
-`threads`. There is only no wire, no evaluation and no run directory, so that an experiment may look
-at every state.
+app nobody fails, weights travel unchanged (`codec=float32`), nobody is too slow (`round-budget=0`)
+and widths do not teach each other (`replay.mode=off`); it refuses other configurations. torch's
+threads are the caller's to set, to `threads`. There is only no wire, no evaluation and no run
+directory, so that an experiment may look at every state.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float32
 
 from client.training import train_locally
-from common.config import EmaConfig, ModelConfig, RunConfig
+from common.config import EmaConfig, ModelConfig, ReplayConfig, RunConfig
 from common.data import About, ImageData, partition_indices
 from common.diffusion import CLOCKS, Denoiser, KnownLaw, denoising_loss, eps_denoiser, sample_times
 from common.network import layout_of, load_weights, submodel_denoiser
@@ -37,7 +37,7 @@ def small_config(seed: int, **changes: Any) -> RunConfig:
     base = RunConfig(
         rounds=12, local_steps=15, batch_size=32, seed=seed, local_widths="own",
         model=ModelConfig(widths=(16, 32), groups=4, attention=()),
-        ema=EmaConfig(half_life=(5000,)),
+        ema=EmaConfig(half_life=(5000,)), replay=ReplayConfig(mode="off"),
     )  # fmt: skip
     return base.model_copy(update=changes)
 
@@ -63,11 +63,13 @@ def federation(config: RunConfig, data: ImageData) -> Iterator[Snapshot]:
         data: The images that are dealt out.
 
     Raises:
-        ValueError: The configuration has a codec that changes weights, or a time budget; or not one
-            update of a round can be used.
+        ValueError: The configuration has a codec that changes weights, a time budget, or replay; or
+            not one update of a round can be used.
     """
     if config.codec != "float32" or config.round_budget > 0:
         raise ValueError("without a wire and a clock, codec is float32 and round-budget 0")
+    if config.replay.mode != "off":
+        raise ValueError("without evaluation there is no replay: set replay.mode=off")
     channels = data.image_shape[0]
     layout = policy_named(config.policy).coverage_layout(layout_of(config.model, channels))
     rates = config.client_rates

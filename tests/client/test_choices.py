@@ -115,7 +115,7 @@ def _gradient(config: RunConfig) -> tuple[torch.Tensor, float]:
     model = FlatModel(theta, full_submodel(layout).widths, config, 1)
     rng = rng_for(0, 1, 0, "training")
     batch = draw_batch(two_kinds(), config, rng, torch.Generator().manual_seed(0))
-    loss = backward([model], batch, config)
+    loss = backward([(model, batch)], config)
     return model.in_layout(model.gradient), float(loss)
 
 

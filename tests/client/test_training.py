@@ -203,12 +203,12 @@ def test_the_widths_of_a_step_share_its_batch_and_its_gradient_evenly() -> None:
         FlatModel(torch.from_numpy(extract(THETA, each)), each.widths, CONFIG, 1)
         for each in (outer, inner)
     )
-    loss = backward([wide, narrow], batch, CONFIG)
+    loss = backward([(wide, batch), (narrow, batch)], CONFIG)
     own = denoising_loss(wide.denoiser, batch.x0, batch.t, batch.noise).mean()
     assert loss.item() == pytest.approx(own.item())
     for model, submodel in ((wide, outer), (narrow, inner)):
         alone = FlatModel(torch.from_numpy(extract(THETA, submodel)), submodel.widths, CONFIG, 1)
-        backward([alone], batch, CONFIG)
+        backward([(alone, batch)], CONFIG)
         torch.testing.assert_close(model.gradient, alone.gradient / 2, atol=1e-6, rtol=1e-4)
 
 

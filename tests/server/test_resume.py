@@ -79,8 +79,8 @@ def test_the_best_round_is_kept_and_named_also_by_a_run_that_resumes(
 ) -> None:
     scores = {0: 9.0, 1: 8.0, 2: 3.0, 3: 5.0, 4: 3.0, 5: 6.0}
 
-    def scored(self: Recorder, state: ServerState) -> dict[str, float]:
-        return {"frechet_ema": scores[state.round]}
+    def scored(self: Recorder, state: ServerState) -> dict[str, Any]:
+        return {"frechet_by_width": {"1": 0.5, "1/2": scores[state.round]}}  # 1 is nobody's
 
     monkeypatch.setattr(Recorder, "_evaluate", scored)
     for last, kept in ((3, [2, 3]), (5, [2, 4, 5])):

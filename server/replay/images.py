@@ -1,0 +1,95 @@
+"""What a width is taught with: images that a narrower one draws, anew every round."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+
+from common.diffusion import CLOCKS, DELTA, GRIDS, SAMPLERS, for_sampling, sample
+from common.replay import Replay
+from common.seeding import SERVER, rng_for, torch_generator
+from server.fleet import Client, weight_of
+from server.replay.plan import plan
+from server.setting import Setting
+from server.state import ServerState
+
+BATCH = 256
+"""Images that a network is asked for at once."""
+
+
+class Replayer:
+    """Draws the images of each round.
+
+    Args:
+        setting: The run's.
+        distances: Returns what a round's tasks may depend on of the distances of each width's
+            samples, noise's as 1.
+    """
+
+    def __init__(
+        self, setting: Setting, distances: Callable[[int], Mapping[Fraction, float]]
+    ) -> None:
+        self._setting = setting
+        self._distances = distances
+
+    def draw(self, state: ServerState, fleet: Iterable[Client]) -> dict[Fraction, Replay]:
+        """Return by width what its clients are sent in the round after a state.
+
+        The same for the same state, fleet and distances.
+        """
+        held: defaultdict[Fraction, float] = defaultdict(float)
+        for client in fleet:
+            held[client.rate] += weight_of(client, self._setting.config)
+        distances = self._distances(state.round + 1)
+        lessons = plan(distances, held, self._setting.config.batch_size)
+        drawn = {
+            teacher: self._images(state, teacher)
+            for teacher in {lesson.teacher for lesson in lessons.values()}
+        }
+        return {
+            width: Replay(
+                images=images,
+                labels=self._labels,
+                teacher=self._setting.layout.kept_per_atom(lesson.teacher),
+                share=lesson.share,
+            )
+            for width, lesson in lessons.items()
+            if (images := drawn[lesson.teacher]) is not None
+        }
+
+    @property
+    def _labels(self) -> Int64[np.ndarray, " N"]:
+        """Classes in turn, so that all are drawn alike; zeros of an unconditional model."""
+        config = self._setting.config
+        return np.arange(config.replay.images) % max(1, config.model.num_classes)
+
+    def _images(self, state: ServerState, teacher: Fraction) -> UInt8[np.ndarray, "N C H W"] | None:
+        """Sample a width of the averaged weights as evaluation does, but from noise of the round.
+
+        None if a value is not finite: a network that has diverged teaches nothing.
+        """
+        config, evaluation = self._setting.config, self._setting.config.evaluation
+        classes, labels = config.model.num_classes, torch.from_numpy(self._labels)
+        generator = torch_generator(rng_for(config.seed, state.round + 1, SERVER, "replay"))
+        noise = torch.randn(len(labels), *self._setting.image_shape, generator=generator)
+        steps = SAMPLERS[evaluation.sampler].steps_for(evaluation.evaluations)
+        images = sample(
+            evaluation.sampler,
+            for_sampling(
+                self._setting.denoiser(state.ema, teacher),
+                clip=evaluation.clip,
+                guidance=evaluation.guidance,
+                null_class=classes,
+            ),
+            GRIDS[evaluation.grid](CLOCKS[config.clock], steps, DELTA),
+            noise,
+            generator,
+            BATCH,
+            **({"class_labels": labels} if classes else {}),
+        )
+        if not images.isfinite().all():
+            return None
+        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
