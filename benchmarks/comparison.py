@@ -27,7 +27,10 @@ from common.config import RunConfig
 
 Keys = dict[str, Any]
 
-BASE: Keys = {"rounds": 10, "local-steps": 30, "batch-size": 32, "evaluate-every": 10**6}
+BASE: Keys = {
+    **{"rounds": 10, "local-steps": 30, "batch-size": 32, "evaluate-every": 10**6},
+    "replay.mode": "off",
+}
 """Shorter than the default job, so that a hundred runs take an hour or two."""
 
 OTHERS = ("random", "ordered", "magnitude", "covering", "core+rolling")
@@ -48,6 +51,7 @@ ROWS: dict[str, Keys] = {
     "static": {"local-widths": "own"},
     "sandwich": {"local-widths": "sandwich", "rates.several-widths": 0},
     "sandwich by the strong": STRONG,
+    "the same with replay": STRONG | {"replay.mode": "on", "evaluate-every": 1},
     "rolling, sandwich by the strong": {"policy": "rolling", **STRONG},
     "balanced, sandwich by the strong": {"policy": "balanced", **STRONG},
     **{
@@ -66,7 +70,10 @@ class Setting(NamedTuple):
     then: Sequence[str]
 
 
-BASELINES = ("dense", "strong-only", "static", "sandwich by the strong")
+BASELINES = (
+    *("dense", "strong-only", "static", "sandwich by the strong"),
+    "the same with replay",
+)
 
 SETTINGS = {
     "mixed fleet, IID": Setting(
@@ -99,6 +106,19 @@ SETTINGS = {
         BASELINES,
         ("rolling", "balanced", "shrink"),
     ),
+    # Here the half width has learned something before the last round.
+    **{
+        f"{name}, 16 rounds of 60 steps": Setting(
+            {"rounds": 16, "local-steps": 60, **keys},
+            ("sandwich by the strong", "the same with replay"),
+            ("dense", "strong-only"),
+        )
+        for name, keys in (
+            ("mixed fleet, IID", {}),
+            ("mixed fleet, disjoint classes", {"partition": "classes"}),
+            ("mixed fleet, Dirichlet 0.1", {"partition": "dirichlet", "partition-alpha": 0.1}),
+        )
+    },
 }
 
 

@@ -55,10 +55,10 @@ def measure(run_dir: Path, samples: int, evaluations: int) -> Iterator[Result]:
         raise ValueError(f"{evaluations} evaluations do not divide {TIMESTEPS} timesteps")
     run = read_run(run_dir)
     evaluator = evaluator_for(run.config, run.setting.splits)
-    theta, _ = run.averaged(run.state(), Fraction(1))
+    theta, _ = run.averaged(run.state("last"), Fraction(1))
     with TemporaryDirectory() as folder:
         model = Path(folder) / "model"
-        export_run(run_dir, model)
+        export_run(run_dir, model, "last", "1")
         same = import_pipeline(model).theta.tobytes() == theta.tobytes()
         yield Result("exported", "weights", "come back bit for bit", float(same))
 

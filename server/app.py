@@ -107,7 +107,7 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     recorder = Recorder(setting, run_dir)
     recorder.go_on_after(recorded)
     replaying = replays(config, layout)
-    replayer = Replayer(setting, recorder.distances_before) if replaying else None
+    replayer = Replayer(setting, recorder.measured_before) if replaying else None
     strategy = CoverageAvg(config, layout, roster, state, ledger, replayer)
     if config.surveyed:
         strategy.meet(grid)

@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +29,12 @@ from server.pretrained.options import (
     scheduler_options,
     unet_options,
 )
+from server.pretrained.stretched import stretched
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+RATE = "_scorequilt_rate"
+"""Says in config.json which width a network computes; of no account to diffusers."""
 
 _VERSION = "0.34.0"  # of the oldest diffusers that these files are for
 _OURS = {"model_index.json", "unet", "scheduler"}
@@ -53,6 +58,7 @@ def export_pipeline(
     theta: Float32[np.ndarray, "P"],
     image_channels: int,
     image_size: ImageSize,
+    rate: Fraction = Fraction(1),
 ) -> None:
     """Write a folder from which `diffusers.DDPMPipeline.from_pretrained` samples.
 
@@ -65,17 +71,24 @@ def export_pipeline(
         theta: The full model's weights.
         image_channels: Channels of an image.
         image_size: Height and width of an image.
+        rate: Of the width that is written, as a network of the full size (`stretched`).
 
     Raises:
-        UserError: The folder holds something else than an export, or cannot be written.
+        UserError: The folder holds something else than an export, or cannot be written, or the
+            width cannot be one of the full size.
         ValueError: The weights are not those of this architecture.
     """
     layout = layout_of(config.model, image_channels)
     if theta.shape != (layout.size,):
         raise ValueError(f"{theta.shape} weights for a network of {layout.size}")
-    tensors = {parameter.name: layout.view(theta, parameter) for parameter in layout.parameters}
+    if rate < 1 and not config.scaler:
+        raise UserError(
+            f"rate {rate}: without the scaler (scaler=false) a width is no network of the full size"
+        )
+    wide = stretched(layout, theta, rate)
+    tensors = {parameter.name: layout.view(wide, parameter) for parameter in layout.parameters}
     parts = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
-    options = unet_options(config.model, image_channels, image_size)
+    options = unet_options(config.model, image_channels, image_size) | {RATE: str(rate)}
     with _replacing(folder.resolve()) as new:
         _write(new / "scheduler/scheduler_config.json", "DDPMScheduler", scheduler_options(config))
         _write(new / "unet/config.json", "UNet2DModel", options)
@@ -100,6 +113,12 @@ def import_pipeline(folder: Path) -> Imported:
             raise ValueError("not a table of options")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not the configuration of a diffusers model ({error})") from None
+    if given.get(RATE, "1") != "1":
+        raise UserError(
+            f"{path}: the network is a run's width of rate {given[RATE]}, whose channels are each "
+            "there several times over and would stay alike for ever; write the full width with "
+            "scorequilt export --rate 1"
+        )
     try:
         model, channels, size = read_unet_options(given)
         layout = layout_of(model, channels)

@@ -39,6 +39,7 @@ from server.record.history import (
 from server.record.pictures import save_grid
 from server.record.report import RoundReport
 from server.record.scores import Pictures, final_scores, judged_widths, round_scores
+from server.replay import Measured
 from server.setting import Setting
 from server.state import (
     Reference,
@@ -149,17 +150,18 @@ class Recorder:
         """Delete the checkpoints that nobody goes on from: neither the newest nor the best."""
         discard_old(self.run_dir / "checkpoints", self.config, best_round(self.history.rows()))
 
-    def distances_before(self, round: int) -> dict[Fraction, float]:
-        """Return by width the last distances that a round's tasks may depend on, noise's as 1.
+    def measured_before(self, round: int) -> Measured:
+        """Return what a round's tasks may depend on: what is known of round - 2 or before.
 
-        They are of round - 2 or earlier: the round before is judged while this one trains, and what
-        a run that resumes may know of it, it must not make use of.
+        The round before is judged while this one trains, and what a run that resumes may know of
+        it, it must not make use of.
         """
         for row in reversed(self.history.rows()):
             noise = row.get("frechet_noise")
             if row["round"] < round - 1 and noise and (known := distances_of(row)):
-                return {rate: distance / noise for rate, distance in known.items()}
-        return {}
+                taught = frozenset(map(Fraction, row.get("replay", ())))
+                return Measured({rate: each / noise for rate, each in known.items()}, taught)
+        return Measured({})
 
     def cost(self, state: ServerState) -> str:
         """Say what evaluating the rest of the run will take, from one batch that is timed now."""
@@ -168,7 +170,8 @@ class Recorder:
         times = sum(map(self.config.evaluates, rounds))
         sampler = SAMPLERS[evaluation.sampler]
         calls = sampler.evaluations(sampler.steps_for(evaluation.evaluations))
-        by_width = [self._seconds_per_batch(state, rate) for rate in judged_widths(self.setting)]
+        evaluator, rates = self.evaluator(state), judged_widths(self.setting)
+        by_width = [self._seconds_per_batch(state, evaluator, rate) for rate in rates]
         # The weights themselves are judged at full width, their average at every one.
         networks, once = 1 + len(by_width), by_width[0] + sum(by_width)
         seconds = calls * once / min(networks, os.cpu_count() or 1)
@@ -179,9 +182,10 @@ class Recorder:
         )
 
     @torch.no_grad()
-    def _seconds_per_batch(self, state: ServerState, rate: Fraction) -> float:
+    def _seconds_per_batch(
+        self, state: ServerState, evaluator: AnyEvaluator, rate: Fraction
+    ) -> float:
         denoiser, t = self.setting.denoiser(state.ema, rate), torch.tensor(1.0)
-        evaluator = self.evaluator(state)
         noise, labels = evaluator.noise, evaluator.labels
         denoiser(noise, t.double(), **labels)  # the first call sets up what later ones reuse
         started = time.perf_counter()

@@ -36,7 +36,7 @@ def sample_all(
     One thread to a network uses two cores better than two threads inside every operation, which
     wait for each other some hundred times a step, and for anything else that runs.
     """
-    workers = min(len(networks), os.cpu_count() or 1)
+    workers = max(1, min(len(networks), os.cpu_count() or 1))
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda each: evaluator.sample(setting.denoiser(*each)), networks))
 

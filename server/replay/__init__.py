@@ -1,7 +1,7 @@
 """What narrow widths have learned from weak clients, drawn for the clients of wider ones."""
 
 from server.replay.images import Replayer
-from server.replay.plan import Lesson, plan
+from server.replay.plan import Lesson, Measured, plan
 from server.replay.possible import replays
 
-__all__ = ["Lesson", "Replayer", "plan", "replays"]
+__all__ = ["Lesson", "Measured", "Replayer", "plan", "replays"]

@@ -1,8 +1,9 @@
 """What a width is taught with: images that a narrower one draws, anew every round."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from common.diffusion import CLOCKS, DELTA, GRIDS, SAMPLERS, for_sampling, sampl
 from common.replay import Replay
 from common.seeding import SERVER, rng_for, torch_generator
 from server.fleet import Client, weight_of
-from server.replay.plan import plan
+from server.replay.plan import Measured, plan
 from server.setting import Setting
 from server.state import ServerState
 
@@ -25,26 +26,23 @@ class Replayer:
 
     Args:
         setting: The run's.
-        distances: Returns what a round's tasks may depend on of the distances of each width's
-            samples, noise's as 1.
+        measured: Returns what a round's tasks may depend on of what was measured.
     """
 
-    def __init__(
-        self, setting: Setting, distances: Callable[[int], Mapping[Fraction, float]]
-    ) -> None:
+    def __init__(self, setting: Setting, measured: Callable[[int], Measured]) -> None:
         self._setting = setting
-        self._distances = distances
+        self._measured = measured
 
     def draw(self, state: ServerState, fleet: Iterable[Client]) -> dict[Fraction, Replay]:
         """Return by width what its clients are sent in the round after a state.
 
-        The same for the same state, fleet and distances.
+        The same for the same state, fleet and measurements.
         """
         held: defaultdict[Fraction, float] = defaultdict(float)
         for client in fleet:
             held[client.rate] += weight_of(client, self._setting.config)
-        distances = self._distances(state.round + 1)
-        lessons = plan(distances, held, self._setting.config.batch_size)
+        measured = self._measured(state.round + 1)
+        lessons = plan(measured, held, self._setting.config.batch_size)
         drawn = {
             teacher: self._images(state, teacher)
             for teacher in {lesson.teacher for lesson in lessons.values()}
@@ -76,6 +74,7 @@ class Replayer:
         generator = torch_generator(rng_for(config.seed, state.round + 1, SERVER, "replay"))
         noise = torch.randn(len(labels), *self._setting.image_shape, generator=generator)
         steps = SAMPLERS[evaluation.sampler].steps_for(evaluation.evaluations)
+        given: dict[str, Any] = {"class_labels": labels} if classes else {}
         images = sample(
             evaluation.sampler,
             for_sampling(
@@ -88,7 +87,7 @@ class Replayer:
             noise,
             generator,
             BATCH,
-            **({"class_labels": labels} if classes else {}),
+            **given,
         )
         if not images.isfinite().all():
             return None

@@ -11,6 +11,7 @@ images as well, there from the clients' own models.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -26,33 +27,50 @@ class Lesson:
     share: Fraction
 
 
+class Measured(NamedTuple):
+    """What the server knows of a round.
+
+    Attributes:
+        distances: By width those of its samples, noise's as 1; of the widths that were measured.
+        taught: The widths whose clients were taught in it.
+    """
+
+    distances: Mapping[Fraction, float]
+    taught: frozenset[Fraction] = frozenset()
+
+
 def plan(
-    distances: Mapping[Fraction, float], held: Mapping[Fraction, float], batch_size: int
+    measured: Measured, held: Mapping[Fraction, float], batch_size: int
 ) -> dict[Fraction, Lesson]:
     """Return by width of clients what they are taught, if anything.
 
-    The teacher is the narrower width that samples best. Were it perfect, it would stand in for all
-    images that no client of the width, or of a wider one, holds; their part of all images is the
-    share of a batch then. It is trusted as far as its samples have come from noise towards images:
-    of a distance d, where noise's is 1, the share is 1 - d of that.
+    The teacher is the narrower width that samples best. It begins to teach where it samples better
+    than the width does, and better than noise.
 
-    A mixture with a share s of samples at a distance d is at about s² d from the images, as the
-    Fréchet distance is a square: a width that already does better is not taught.
+    How much: a Fréchet distance is the square of an error, and two independent estimates are best
+    mixed in inverse proportion to the squares of theirs. Of a width whose own images bring it to a
+    distance w and a teacher at t that is a share of w / (w + t) of a batch, and leads to m = w t /
+    (w + t). Of a width that is taught already m is what was measured: the same share is m / t then.
+    It is no more than the part of all images that no client of the width, or of a wider one, holds:
+    a perfect teacher would stand in for these.
 
     Args:
-        distances: Of samples of each width, noise's as 1; of those that are known.
+        measured: What the server knows.
         held: By width the weight of its clients in the average: their images, or their number.
         batch_size: Of a local step.
     """
-    total, lessons = sum(held.values()), {}
+    distances, total, lessons = measured.distances, sum(held.values()), {}
     for width in held:
         narrower = {rate: distance for rate, distance in distances.items() if rate < width}
         if not narrower or width not in distances:
             continue
         teacher = min(narrower, key=lambda rate: (narrower[rate], -rate))
+        theirs, own, taught = narrower[teacher], distances[width], width in measured.taught
+        if theirs >= 1 or (theirs >= own and not taught):
+            continue
         unseen = sum(count for rate, count in held.items() if rate < width) / total
-        share = unseen * max(0.0, 1 - narrower[teacher])
-        examples = round(share * batch_size)
-        if examples and distances[width] > share**2 * narrower[teacher]:
+        needed = own / theirs if taught and theirs else own / (own + theirs)
+        examples = round(min(unseen, needed) * batch_size)
+        if examples:
             lessons[width] = Lesson(teacher, Fraction(examples, batch_size))
     return lessons

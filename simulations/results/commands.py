@@ -128,9 +128,12 @@ def export(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="A folder; default RUN/model.")] = None,
     round: RoundOption = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Width, such as 1/2; default the one that samples best.")
+    ] = None,
 ) -> None:
     """Write a run's averaged weights as a model that opens in diffusers."""
     folder = find_run(run)
     from simulations.results.export import export_run
 
-    typer.echo(export_run(folder, out, round))
+    typer.echo(export_run(folder, out, round, rate))

@@ -1,6 +1,7 @@
 """Folders go to diffusers and come back without a bit changed; what cannot is refused by name."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from common.config.run import RunConfig
 from common.errors import UserError
-from common.network.unet import initial_weights, load_weights
+from common.network.unet import initial_weights, layout_of, load_weights
+from common.submodels import extract, submodel_of_rate
 from server.pretrained.folder import WEIGHTS, export_pipeline, import_pipeline
+from server.pretrained.stretched import stretched
 from tests.architectures import DIGITS, TINY, UNEQUAL, Architecture
 
 CONFIG = RunConfig(model=TINY.model)
@@ -227,3 +230,29 @@ def test_images_need_not_be_square(tmp_path: Path) -> None:
     export_pipeline(tmp_path, CONFIG, initial_weights(TINY.model, 1, 0), 1, (8, 16))
     assert UNet2DModel.from_pretrained(tmp_path / "unet").config.sample_size == [8, 16]
     assert import_pipeline(tmp_path / "unet").sample_size == (8, 16)
+
+
+@pytest.mark.parametrize("a", [DIGITS, UNEQUAL, TINY], ids=["digits", "unequal", "tiny"])
+@torch.no_grad()
+def test_a_width_computes_the_same_at_full_size(a: Architecture) -> None:
+    """In exact arithmetic; what is left is rounding."""
+    layout = layout_of(a.model, a.channels)
+    theta = initial_weights(a.model, a.channels, 0)
+    x, t = torch.randn(2, a.channels, a.size, a.size), torch.tensor([0.0, 731.0])
+    labels = torch.tensor([0, 3]) if a.model.num_classes else None
+    for k in (k for k in range(1, layout.atom + 1) if layout.atom % k == 0):
+        rate = Fraction(k, layout.atom)
+        width = submodel_of_rate(layout, rate)
+        narrow = load_weights(
+            a.model, a.channels, torch.from_numpy(extract(theta, width)), width.widths
+        )
+        full = load_weights(a.model, a.channels, torch.from_numpy(stretched(layout, theta, rate)))
+        expected = narrow.eval()(x, t, labels)
+        torch.testing.assert_close(full.eval()(x, t, labels), expected, atol=2e-5, rtol=1e-4)
+    np.testing.assert_array_equal(stretched(layout, theta, Fraction(1)), theta)
+
+
+def test_channels_that_cannot_stand_in_alike_are_refused() -> None:
+    layout = layout_of(DIGITS.model, 1)
+    with pytest.raises(UserError, match=r"^rate 3/4: 3 channels cannot stand in for 4 alike"):
+        stretched(layout, initial_weights(DIGITS.model, 1, 0), Fraction(3, 4))

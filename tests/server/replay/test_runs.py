@@ -1,6 +1,7 @@
 """Replay in whole runs: who is sent what, that it is the same again, and where it is refused."""
 
 import logging
+import time
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from common.wire.replay import IMAGES, LABELS, REPLAY
 from server.app import federate
 from server.preflight import preflight
 from server.record.recorder import Recorder
-from server.replay import Lesson, replays
+from server.replay import Lesson, Measured, replays
 from server.replay import images as drawing
 from tests.federations import run, tiny_with
 from tests.local_grid import LocalGrid
@@ -33,15 +34,16 @@ CONFIG = tiny_with(
 
 
 def by_every_digit(
-    distances: Mapping[Fraction, float], held: Mapping[Fraction, float], batch_size: int
+    measured: Measured, held: Mapping[Fraction, float], batch_size: int
 ) -> dict[Fraction, Lesson]:
     """Teach the full width from the start, as much as the last digits of a distance say.
 
     After a few steps nobody samples better than noise, of whom the product's plan makes nothing.
     """
-    if not distances:
+    if not measured.distances:
         return {}
-    examples = 1 + int(distances[HALF] * 1e9) % (batch_size - 1)
+    digits = int(measured.distances[HALF] * 1e9) + len(measured.taught)
+    examples = 1 + digits % (batch_size - 1)
     return {FULL: Lesson(HALF, Fraction(examples, batch_size))}
 
 
@@ -114,14 +116,14 @@ def test_any_order_of_replies_and_any_delay_of_the_recorder_give_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run(CONFIG, tmp_path / "a")[0]
-    original = Recorder.distances_before
+    original = Recorder.measured_before
 
-    def when_all_is_written(self: Recorder, round: int) -> dict[Fraction, float]:
+    def when_all_is_written(self: Recorder, round: int) -> Measured:
         while self.history.rows()[-1]["round"] < round - 1:
-            pass  # what a slow round would have waited for
+            time.sleep(0.01)  # a slow round would have waited for it
         return original(self, round)
 
-    monkeypatch.setattr(Recorder, "distances_before", when_all_is_written)
+    monkeypatch.setattr(Recorder, "measured_before", when_all_is_written)
     got = run(CONFIG, tmp_path / "b", order=lambda partition: -partition)[0]
     assert got.theta.tobytes() == expected.theta.tobytes()
 
@@ -136,7 +138,7 @@ def test_a_plan_without_lessons_changes_nothing(tmp_path: Path) -> None:
 def test_weights_that_have_diverged_teach_nothing(tmp_path: Path) -> None:
     setting = preflight(CONFIG)
     state = run(CONFIG, tmp_path)[0]
-    replayer = drawing.Replayer(setting, lambda _: {HALF: 0.5})
+    replayer = drawing.Replayer(setting, lambda _: Measured({HALF: 0.5}))
     assert set(replayer.draw(state, [])) == {FULL}
     state.emas[:] = np.nan
     assert replayer.draw(state, []) == {}
@@ -181,11 +183,7 @@ def test_a_client_that_knows_no_replay_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One of before replay reads a spec without it, whose digest then is another."""
-    from common.wire import messages
-
     monkeypatch.setattr(drawing, "plan", by_every_digit)
-    original = messages.TaskSpec.assignment.fget
-    assert original is not None
     config = CONFIG.model_copy(update={"min_replies": 3.0, "rounds": 2})
 
     class Older(LocalGrid):

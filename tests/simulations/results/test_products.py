@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,7 +21,7 @@ from common.diffusion.samplers import sample
 from common.errors import UserError
 from common.network.unet import initial_weights, layout_of, load_weights
 from common.seeding import SERVER, rng_for, torch_generator
-from common.submodels import extract
+from common.submodels import extract, submodel_of_rate
 from server.policies.choose import submodel_for
 from server.policies.request import Request
 from server.pretrained.folder import import_pipeline
@@ -132,7 +133,10 @@ def test_what_a_call_leaves_out_is_the_run_s(run: Path, tmp_path: Path) -> None:
 
 def test_of_several_averages_the_one_that_the_summary_found_best_is_used(tmp_path: Path) -> None:
     ema = EmaConfig(half_life=(100_000, 100))
-    summary = {"widths": {"1": {"half_life": "100"}, "1/2": {"half_life": "100000"}}}
+    summary = {
+        "rounds": 3,
+        "widths": {"1": {"half_life": "100"}, "1/2": {"half_life": "100000"}},
+    }
     run = make_run(tmp_path / "run", summary, ema=ema)
     alone = make_run(tmp_path / "alone")
     assert _drawn(run, rate="1") == _drawn(run, rate="1", raw=True), "the second is the raw weights"
@@ -222,7 +226,9 @@ def test_a_round_is_chosen_by_its_number_or_as_the_best(run: Path, tmp_path: Pat
     _scored(run, 9.0, 8.0, 3.0, 7.0)
     out = tmp_path / "model"
     for chosen in ("best", "2"):
-        assert export_run(run, out, chosen).startswith(f"{out}: the averaged weights of round 2 ")
+        assert export_run(run, out, chosen, "1").startswith(
+            f"{out}: the averaged weights of round 2 "
+        )
         # Before the last round, `make_run` averages nothing.
         assert import_pipeline(out).theta.tobytes() == initial_weights(MODEL, 1, 0).tobytes()
     assert _drawn(run, round="best") == _drawn(run, round="2") != _drawn(run)
@@ -239,7 +245,7 @@ def test_a_round_is_chosen_by_its_number_or_as_the_best(run: Path, tmp_path: Pat
     ("round", "complaint"),
     [
         ("1", "no checkpoint of round 1 but of 2, 3$"),
-        ("last", "no checkpoint of round last but of 2, 3$"),
+        ("least", "no checkpoint of round least but of 2, 3$"),
         ("best", "no checkpoint of round best, which is 0, but of 2, 3$"),
     ],
 )
@@ -262,27 +268,52 @@ def test_refuses_what_is_not_a_run_yet(use: Any, run: Path, tmp_path: Path) -> N
         use(run)
 
 
-def test_exports_the_averaged_weights_and_says_which_width_sampled_better(run: Path) -> None:
+@torch.no_grad()
+def test_exports_what_sampled_best_and_any_other_width(run: Path) -> None:
     message = export_run(run)
-    read = import_pipeline(run / "model")
-    assert read.theta.tobytes() == initial_weights(MODEL, 1, 1).tobytes()
-    assert (read.model, read.image_channels, read.sample_size) == (MODEL, 1, 8)
-    assert message.splitlines() == [
-        f"{run}/model: the averaged weights of round 3 at full width",
-        "rate 1/2 sampled better in the run (Fréchet distance 11.25, full width 12.5); "
-        "scorequilt sample --rate 1/2 draws from it",
-    ]
+    assert message == (
+        f"{run}/model: the averaged weights of round 3 at rate 1/2, as a network of the full size"
+    )
+    read = read_run(run)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([0.0, 731.0])
+    for rate in ("1/2", "1", "1/4"):
+        export_run(run, run / "model", rate=rate)
+        theirs = UNet2DModel.from_pretrained(run / "model" / "unet")
+        width = submodel_of_rate(read.setting.layout, Fraction(rate))
+        weights = torch.from_numpy(extract(initial_weights(MODEL, 1, 1), width))
+        ours = load_weights(MODEL, 1, weights, width.widths)
+        torch.testing.assert_close(theirs(x, t).sample, ours(x, t), atol=1e-5, rtol=1e-4)
+    exported = CliRunner().invoke(cli.app, ["export", str(run), "--rate", "1"])
+    assert exported.stdout == f"{run}/model: the averaged weights of round 3 at full width\n"
+    assert import_pipeline(run / "model").theta.tobytes() == initial_weights(MODEL, 1, 1).tobytes()
+
+
+def test_a_width_is_no_start_for_training(run: Path) -> None:
+    export_run(run)
+    with pytest.raises(UserError, match=r"rate 1/2, .* export --rate 1$"):
+        import_pipeline(run / "model")
 
 
 @pytest.mark.parametrize(
-    "summary",
+    ("summary", "keys"),
     [
-        None,
-        SUMMARY | {"best_rate": "1"},
-        {"best_rate": "1/2", "widths": {"1": {"frechet_ema": None}, "1/2": {"frechet_ema": 1.0}}},
+        ({"best_rate": "3/4"}, {}),  # three channels for four
+        ({"best_rate": "1/2"}, {"scaler": False}),
     ],
 )
-def test_an_export_says_nothing_where_nothing_is_known_to_be_better(
+def test_what_diffusers_cannot_run_is_exported_at_full_width_and_said(
+    summary: dict[str, Any], keys: dict[str, Any], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", summary, **keys)
+    first, second = export_run(run).splitlines()
+    assert first == f"{run}/model: the averaged weights of round 3 at full width"
+    assert second.startswith("that is not what sampled best, for diffusers cannot run it (rate ")
+    with pytest.raises(UserError, match=f"^rate {summary['best_rate']}: "):
+        export_run(run, rate=summary["best_rate"])
+
+
+@pytest.mark.parametrize("summary", [None, {"best_rate": "1"}, {"best_rate": None}])
+def test_where_nothing_is_known_to_be_better_it_is_the_full_width(
     summary: dict[str, Any] | None, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run", summary)
