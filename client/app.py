@@ -13,7 +13,6 @@ from flwr.clientapp import ClientApp
 from client.device import (
     accepted_rate,
     device_name,
-    free_memory,
     least_images,
     number_of,
     own_source,
@@ -25,6 +24,7 @@ from client.feedback import encoded
 from common.config import RunConfig
 from common.data import ImageData, Splits, hold_out, load_partition, own_images
 from common.errors import UserError
+from common.resources import free_memory
 from common.wire import (
     RollCall,
     StepSeconds,

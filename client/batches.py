@@ -19,21 +19,21 @@ WHITE = 255
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The examples of one step, B of them.
+    """The examples of one step, B of them, and R more where there is a replay.
 
     Attributes:
         x0: Images in [-1, 1].
         t: Training times, float64.
         noise: What to add to the images.
         labels: Their classes, the null class where it is hidden; None for an unconditional model.
-        own: How many are the client's own images; those of a replay come after them.
+        replayed: R, the last ones, which are the replay's; the others are the client's own.
     """
 
     x0: Float[Tensor, "B C H W"]
     t: Float[Tensor, "B"]
     noise: Float[Tensor, "B C H W"]
     labels: Int64[Tensor, "B"] | None
-    own: int
+    replayed: int = 0
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -42,28 +42,29 @@ class Batch:
             t=self.t.to(device),
             noise=self.noise.to(device),
             labels=None if self.labels is None else self.labels.to(device),
-            own=self.own,
+            replayed=self.replayed,
         )
 
-    def without_replay(self) -> "Batch":
-        """Return the examples of the client's own images."""
-        if self.own == len(self.x0):
+    def taught(self) -> "Batch":
+        """Return B examples, in which those of the replay take the place of as many own ones."""
+        return self._cut(slice(self.replayed, None))
+
+    def own(self) -> "Batch":
+        """Return the B examples that are the client's own."""
+        return self._cut(slice(0, len(self.x0) - self.replayed))
+
+    def _cut(self, part: slice) -> "Batch":
+        if not self.replayed:
             return self
-        return Batch(
-            x0=self.x0[: self.own],
-            t=self.t[: self.own],
-            noise=self.noise[: self.own],
-            labels=None if self.labels is None else self.labels[: self.own],
-            own=self.own,
-        )
+        labels = None if self.labels is None else self.labels[part]
+        return Batch(x0=self.x0[part], t=self.t[part], noise=self.noise[part], labels=labels)
 
     def parts(self, count: int) -> Iterator[tuple["Batch", float]]:
         """Yield at most `count` micro-batches of about one size, each with its share of B."""
         labels = (None,) * count if self.labels is None else self.labels.chunk(count)
         chunks = [tensor.chunk(count) for tensor in (self.x0, self.t, self.noise)]
         for x0, t, noise, classes in zip(*chunks, labels, strict=False):
-            part = Batch(x0=x0, t=t, noise=noise, labels=classes, own=len(x0))
-            yield part, len(x0) / len(self.x0)
+            yield Batch(x0=x0, t=t, noise=noise, labels=classes), len(x0) / len(self.x0)
 
     def classes(self) -> dict[str, Tensor]:
         """Return the labels as the denoiser's keyword arguments."""
@@ -89,17 +90,18 @@ def draw_batch(
         rng: Chooses the images.
         generator: Draws everything else.
         shortest: The least diffusion time.
-        replay: Images of the server's, which take the place of some of the client's own.
+        replay: Images of the server's, of which some are drawn besides.
     """
     size = config.batch_size
-    own = size - (replay.examples(size) if replay else 0)
-    chosen = rng.integers(len(data), size=own)
+    chosen = rng.integers(len(data), size=size)
     values, classes = data.values(chosen), data.labels[chosen]
+    replayed = replay.examples(size) if replay else 0
     if replay is not None:
-        drawn = rng.choice(len(replay), size - own, p=frequencies(replay, data, config))
+        drawn = rng.choice(len(replay), replayed, p=frequencies(replay, data, config))
         values = np.concatenate([values, scaled(replay.images[drawn], WHITE)])
         classes = np.concatenate([classes, replay.labels[drawn]])
     x0, labels = torch.from_numpy(values), torch.from_numpy(classes)
+    size += replayed
     noise = torch.randn(x0.shape, generator=generator)
     t = sample_times(CLOCKS[config.clock], size, generator, config.training_times, shortest)
     if config.model.label_dropout:
@@ -109,7 +111,7 @@ def draw_batch(
         mirrored = torch.rand(size, generator=generator) < 0.5
         x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
     labelled = labels if config.model.num_classes else None
-    return Batch(x0=x0, t=t, noise=noise, labels=labelled, own=own)
+    return Batch(x0=x0, t=t, noise=noise, labels=labelled, replayed=replayed)
 
 
 def frequencies(

@@ -120,13 +120,3 @@ def accepted_rate(config: RunConfig, shape: tuple[int, int, int], node: NodeConf
     from client.capability import rate_that_fits  # imports torch
 
     return rate_that_fits(config, shape, limit, memory)
-
-
-def free_memory() -> int:
-    """Return the bytes that can be had without swapping, 0 if the system does not say."""
-    import psutil  # 15 ms, which a task that trains need not wait for
-
-    try:
-        return int(psutil.virtual_memory().available)
-    except OSError:
-        return 0

@@ -114,10 +114,10 @@ def train_locally(
             narrower = sandwiched(nested, rng)
             for each in narrower:
                 torch.index_select(own.theta, 0, each.place, out=each.model.theta)
-            chosen = [(own, batch)]
+            chosen = [(own, batch.taught())]
             for each in narrower:
                 learns = replay is not None and each.k > replay.teacher
-                chosen.append((each.model, batch if learns else batch.without_replay()))
+                chosen.append((each.model, batch.taught() if learns else batch.own()))
             losses.append(backward(chosen, config))
             for each in narrower:
                 own.gradient.index_add_(0, each.place, each.model.gradient)

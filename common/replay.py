@@ -37,5 +37,5 @@ class Replay:
         return state.hexdigest()[:16]
 
     def examples(self, batch: int) -> int:
-        """Return how many examples of a batch are drawn from it; at least one is the client's."""
+        """Return how many of a batch its images take the place of: one is always the client's."""
         return min(batch - 1, round(self.share * batch))

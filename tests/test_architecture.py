@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "benchmarks": set(PACKAGES) | {"tests"},
 }
 WINGS = {
-    "common": "errors files seeding cache moments submodels config diffusion data "
+    "common": "errors files resources seeding cache moments submodels config diffusion data "
     "replay features wire network",
     "client": "batches optimizer flat training capability device feedback evaluation features app",
     "server": "about policies setting pretrained fleet coverage loops aggregation privacy state "

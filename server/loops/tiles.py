@@ -1,9 +1,10 @@
 """Work on long vectors, a tile at a time, so that what is worked on stays in cache."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from common.resources import cores
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ def each_tile(size: int, work: Callable[[slice], T]) -> list[T]:
     def drain() -> None:
         done.extend(map(work, queue))
 
-    threads = min(os.cpu_count() or 1, 1 + size // THREAD)
+    threads = min(cores(), 1 + size // THREAD)
     if threads == 1:
         drain()
         return done

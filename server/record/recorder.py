@@ -6,7 +6,6 @@ writes them again, the same.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from jaxtyping import UInt8
 
 from common.diffusion import SAMPLERS
 from common.files import write_json
+from common.resources import cores
 from server.aggregation import CLIENTS
 from server.coverage import Coverage, by_layer, course_summary, round_summary
 from server.evaluation.build import AnyEvaluator, evaluator_of
@@ -174,7 +174,7 @@ class Recorder:
         by_width = [self._seconds_per_batch(state, evaluator, rate) for rate in rates]
         # The weights themselves are judged at full width, their average at every one.
         networks, once = 1 + len(by_width), by_width[0] + sum(by_width)
-        seconds = calls * once / min(networks, os.cpu_count() or 1)
+        seconds = calls * once / min(networks, cores())
         return (
             f"evaluation: {networks} networks x {calls} evaluations x {evaluation.samples} samples "
             f"at {once / networks / evaluation.samples * 1e3:.2g} ms, about {seconds:.2g} s; "

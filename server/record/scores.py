@@ -1,7 +1,6 @@
 """The scores of a state: those of a round, and the comparison of all widths at the end."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 from torch import Tensor
 
+from common.resources import cores
 from common.submodels import submodel_of_rate
 from server.evaluation.build import AnyEvaluator
 from server.evaluation.evaluator import Evaluator
@@ -36,7 +36,7 @@ def sample_all(
     One thread to a network uses two cores better than two threads inside every operation, which
     wait for each other some hundred times a step, and for anything else that runs.
     """
-    workers = max(1, min(len(networks), os.cpu_count() or 1))
+    workers = max(1, min(len(networks), cores()))
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda each: evaluator.sample(setting.denoiser(*each)), networks))
 

@@ -69,7 +69,7 @@ def plan(
         if theirs >= 1 or (theirs >= own and not taught):
             continue
         unseen = sum(count for rate, count in held.items() if rate < width) / total
-        needed = own / theirs if taught and theirs else own / (own + theirs)
+        needed = own / (theirs if taught else own + theirs) if theirs else 1.0
         examples = round(min(unseen, needed) * batch_size)
         if examples:
             lessons[width] = Lesson(teacher, Fraction(examples, batch_size))

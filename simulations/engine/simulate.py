@@ -8,11 +8,9 @@ which takes about three seconds longer. What Flower and Ray write goes to a temp
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -23,6 +21,7 @@ import tomli_w
 
 from common.config import Scalar
 from common.errors import UserError
+from common.resources import cores
 from simulations.engine.home import (
     CONNECTION,
     engine_variables,
@@ -96,7 +95,7 @@ def run_simulation(
         home = Path(stack.enter_context(temporary_home()))
         log = stack.enter_context(log_path.open("ab"))
         threads = int(config_flat.get("threads", 1))
-        workers = max(1, min(num_clients, _cpus() // threads))
+        workers = max(1, min(num_clients, cores() // threads))
         ports = free_ports(4)
         environment = engine_variables(home, threads, ports[1])
         processes = stack.enter_context(Processes(environment, home, log))
@@ -190,7 +189,3 @@ def _last_error(text: str) -> str:
         return logged[-1] if logged else ""
     name, message = lines[-1]
     return message if name == "UserError" else f"{name}: {message}"
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -13,6 +13,7 @@ from common.config import RunConfig
 from common.data import open_picture, pictures_in
 from common.errors import UserError
 from common.files import atomic_write, show_bytes
+from common.resources import cores
 from server.preflight import preflight
 from simulations.planning.cost import Cost, measure_costs
 
@@ -94,7 +95,7 @@ def begin(
     costs = measure_costs(config, (channels, side, side), rates, progress, repeats=1)
     seconds = {cost.rate: cost.step_seconds for cost in costs}
     step = sum(seconds[rate] for rate in config.client_rates) / min(
-        len(config.client_rates), os.cpu_count() or 1
+        len(config.client_rates), cores()
     )
     steps = int(np.clip(60 * minutes / ROUNDS / step, LEAST_STEPS, MOST_STEPS))
     config = config.model_copy(update={"local_steps": steps})

@@ -37,18 +37,20 @@ def _batch(replay: Replay | None) -> Batch:
     return draw_batch(BLACK, CONFIG, rng, torch.manual_seed(2), replay=replay)
 
 
-def test_a_batch_holds_the_client_s_images_and_after_them_the_replays() -> None:
+def test_a_batch_holds_the_client_s_images_and_after_them_the_replay_s() -> None:
     batch = _batch(WHITE)
-    assert batch.own == 10
-    assert (batch.x0[:10] == -1).all()
-    assert (batch.x0[10:] == 1).all()
-    own = batch.without_replay()
-    assert len(own.x0) == len(own.t) == len(own.noise) == own.own == 10
+    assert (len(batch.x0), batch.replayed) == (16 + 6, 6)
+    own, taught = batch.own(), batch.taught()
+    assert (own.x0 == -1).all()
+    for each in (own, taught):
+        assert len(each.x0) == len(each.t) == len(each.noise) == 16
+        assert each.replayed == 0
+    assert (taught.x0[:10] == -1).all()
+    assert (taught.x0[10:] == 1).all()
+    torch.testing.assert_close(taught.noise[:10], own.noise[6:], rtol=0, atol=0)
     plain = _batch(None)
-    assert plain.own == 16
-    assert plain.without_replay() is plain
-    torch.testing.assert_close(plain.noise, batch.noise, rtol=0, atol=0)
-    torch.testing.assert_close(plain.t, batch.t, rtol=0, atol=0)
+    assert plain.own() is plain.taught() is plain
+    assert len(plain.x0) == 16
 
 
 def test_a_client_learns_from_what_it_is_sent() -> None:
@@ -65,14 +67,15 @@ def test_a_client_learns_from_what_it_is_sent() -> None:
     assert not np.array_equal(trained(None), trained(black))
 
 
-def test_narrower_widths_get_the_gradient_of_the_client_s_own_images(
+def test_only_widths_above_the_teacher_learn_and_all_from_as_many_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, bool]] = []
     original = training.backward
 
     def watched(models: list[tuple[FlatModel, Batch]], config: RunConfig) -> torch.Tensor:
-        seen.extend((model.theta.numel(), len(batch.x0)) for model, batch in models)
+        assert {len(batch.x0) for _, batch in models} == {16}
+        seen.extend((model.theta.numel(), bool((batch.x0 == 1).any())) for model, batch in models)
         return original(models, config)
 
     monkeypatch.setattr(training, "backward", watched)
@@ -84,7 +87,7 @@ def test_narrower_widths_get_the_gradient_of_the_client_s_own_images(
         train_locally(
             extract(THETA, full), full, BLACK, CONFIG, 1, np.random.default_rng(0), None, replay
         )
-        expected = {size: 16 if rate in learn else 10 for rate, size in sizes.items()}
+        expected = {size: rate in learn for rate, size in sizes.items()}
         assert set(seen) == set(expected.items())
 
 
@@ -111,4 +114,4 @@ def test_classes_that_nobody_drew_are_not_asked_for() -> None:
 def test_levels_are_scaled_as_the_client_s_own() -> None:
     levels = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8)
     batch = _batch(replace(WHITE, images=levels))
-    assert set(np.unique(batch.x0[10:])) <= set(scaled(np.arange(8, dtype=np.uint8), 255))
+    assert set(np.unique(batch.x0[16:])) <= set(scaled(np.arange(8, dtype=np.uint8), 255))

@@ -223,7 +223,7 @@ def test_the_cost_of_evaluation_is_said_before_the_first_round(
     recorder = Recorder(prepare(config), tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recorder, "_seconds_per_batch", lambda *given: 64.0 * float(given[-1]))
-        patch.setattr("os.cpu_count", lambda: 1)
+        patch.setattr("server.record.recorder.cores", lambda: 1)
         assert recorder.cost(state) == (
             "evaluation: 4 networks x 2 evaluations x 64 samples at 6.9e+02 ms, about 3.5e+02 s; "
             "3 times in this run, about 1.1e+03 s"  # rounds 0, 2 and the last

@@ -118,7 +118,7 @@ def test_bad_values_are_refused_and_leave_no_trace(
     bad: float, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.loops.tiles.THREAD", 100)
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("server.loops.tiles.cores", lambda: 3)
     submodel = full_submodel(LAYOUT)
     fold = CoverageFold(LAYOUT, 2.0)
     values = THETA.copy()

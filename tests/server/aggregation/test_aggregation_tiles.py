@@ -52,7 +52,7 @@ def test_every_way_to_fold_gives_the_plain_average(
     with (
         patch.object(tiles, "TILE", tile),
         patch.object(tiles, "THREAD", 1),
-        patch("os.cpu_count", return_value=threads),
+        patch("server.loops.tiles.cores", return_value=threads),
     ):
         for full, submodel, weight in replies:
             fold.add(extract(full, submodel), submodel, weight, images=1)

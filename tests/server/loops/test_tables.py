@@ -53,7 +53,7 @@ def test_work_is_done_once_everywhere_and_errors_come_out(
 ) -> None:
     monkeypatch.setattr("server.loops.tiles.TILE", 7)
     monkeypatch.setattr("server.loops.tiles.THREAD", 10)
-    monkeypatch.setattr("os.cpu_count", lambda: threads)
+    monkeypatch.setattr("server.loops.tiles.cores", lambda: threads)
     done = np.zeros(100, int)
 
     def add(tile: slice) -> int:
