@@ -48,16 +48,17 @@ def main(
 
 
 def _table(title: str, results: list[Result]) -> Table:
-    """Return the results with a row for each case and a column for each metric."""
-    metrics = list(dict.fromkeys((result.metric, result.unit) for result in results))
+    """Return a row for each result, so that no terminal is too narrow for their names."""
     table = Table(title=title, title_justify="left")
-    table.add_column("case")
-    for metric, unit in metrics:
-        table.add_column(f"{metric}\n{unit}".rstrip(), justify="right", overflow="fold")
-    for case in dict.fromkeys(result.case for result in results):
-        values = {result.metric: result.value for result in results if result.case == case}
-        cells = [f"{values[metric]:,.4g}" if metric in values else "" for metric, _ in metrics]
-        table.add_row(case, *cells)
+    for name in ("case", "metric"):
+        table.add_column(name, overflow="fold")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    before = ""
+    for result in results:
+        case = "" if result.case == before else result.case
+        before = result.case
+        table.add_row(case, result.metric, f"{result.value:,.4g}", result.unit)
     return table
 
 
