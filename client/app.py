@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from client.device import (
     accepted_rate,
     device_name,
+    device_named,
     least_images,
     number_of,
     own_source,
@@ -76,10 +77,16 @@ def _answer(message: Message, context: Context) -> RollCall:
     data = _splits(config, context).train
     rate = accepted_rate(config, data.image_shape, node)
     times: StepSeconds = ()
-    if unpack_question(message.content):
-        from client.capability import measured
+    named, key = device_named(config, node)
+    measure = unpack_question(message.content)
+    if measure or named not in ("auto", "cpu"):
+        from common.network import device_of
 
-        times = measured(config, data, rate)
+        device = device_of(named, key)  # one that is not there is refused before a round begins
+        if measure:
+            from client.capability import measured
+
+            times = measured(config, data, rate, device)
     return RollCall(
         number_of(config, node),
         len(data),
@@ -105,7 +112,7 @@ def train(message: Message, context: Context) -> Message:
 
     from client.capability import out_of_memory
     from client.training import train_locally
-    from common.network import layout_of
+    from common.network import device_of, layout_of
     from common.seeding import rng_for
 
     config = RunConfig.from_flat(context.run_config)
@@ -119,7 +126,7 @@ def train(message: Message, context: Context) -> Message:
     classes = config.model.num_classes
     replay = unpack_replay(message.content, spec.replay, data.image_shape, classes)
     rng = rng_for(config.seed, spec.round, _number(message, context), "training")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(*device_named(config, context.node_config))
     try:
         result = train_locally(values, submodel, data, config, spec.round, rng, device, replay)
     except (MemoryError, RuntimeError) as error:
@@ -138,7 +145,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
     from client.evaluation import evaluate_locally
     from client.features import own_network
-    from common.network import layout_of
+    from common.network import device_of, layout_of
 
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
@@ -156,6 +163,7 @@ def evaluate(message: Message, context: Context) -> Message:
         weights=weights,
         network=own_network(config, question.features, shape, context.node_config),
         least_images=least_images(context.node_config),
+        device=device_of(*device_named(config, context.node_config)),
     )
     return Message(pack_answer(answer, question), reply_to=message)
 

@@ -87,10 +87,11 @@ def training_bytes(config: RunConfig, layout: Layout, k: int, shape: tuple[int, 
     return int(KERNELS + COPIES * 4 * weights + WORKSPACE * sum(saved.values()))
 
 
-def measured(config: RunConfig, data: ImageData, most: Fraction) -> StepSeconds:
+def measured(
+    config: RunConfig, data: ImageData, most: Fraction, device: torch.device
+) -> StepSeconds:
     """Measure the seconds of a local step at the smallest rate and at the largest, up to `most`."""
     layout = layout_of(config.model, data.image_shape[0])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(config.threads)
 
     def seconds(rate: Fraction, steps: int) -> float:

@@ -59,6 +59,16 @@ def device_name(node: NodeConfig) -> str:
     return "".join(letter for letter in name if letter.isprintable())[:LONGEST_NAME]
 
 
+def device_named(config: RunConfig, node: NodeConfig) -> tuple[str, str]:
+    """Return what a node's networks are computed on and the key that says so.
+
+    What the node's own configuration names as `device` comes before the run's.
+    """
+    if "device" in node:
+        return str(node["device"]), "device"
+    return config.train.device, "train.device"
+
+
 def own_source(data: str, node: NodeConfig) -> str:
     """Return where a node's own images are, empty if it takes its part of the run's data set.
 

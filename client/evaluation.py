@@ -17,7 +17,7 @@ from common.data import ImageData, Splits
 from common.diffusion import CLOCKS, eps_denoiser, losses_by_level
 from common.features import FeatureNetwork, damaged
 from common.moments import Moments, moments_of
-from common.network import load_weights
+from common.network import computed_on, load_weights
 from common.seeding import rng_for, torch_generator
 from common.submodels import CompactSubmodel, Submodel, narrowed, nested_coordinates
 from common.wire import HELD_OUT, QUANTILES, TRAINING, Answer, Question, class_set
@@ -38,6 +38,7 @@ def evaluate_locally(
     weights: tuple[Float32[np.ndarray, " kept"], Submodel] | None,
     network: FeatureNetwork | None,
     least_images: int,
+    device: torch.device,
 ) -> Answer:
     """Answer a question about this client's images.
 
@@ -49,6 +50,7 @@ def evaluate_locally(
         weights: The submodel whose loss is wanted, None if none is.
         network: The features whose moments are wanted, None if none are.
         least_images: Sets of fewer images are not told of.
+        device: Where losses are computed.
     """
     train, test = splits
     moments: dict[str, Moments] = {}
@@ -71,7 +73,7 @@ def evaluate_locally(
         real = _quantiles(test.images[:NEAREST_IMAGES], train.images)
     losses: dict[Fraction, tuple[float, ...]] = {}
     if weights is not None:
-        losses = _losses(question.rates, *weights, test, config, partition)
+        losses = _losses(question.rates, *weights, test, config, partition, device)
     return Answer(
         held_out=len(test),
         losses=losses,
@@ -103,6 +105,7 @@ def _losses(
     test: ImageData,
     config: RunConfig,
     partition: int,
+    device: torch.device,
 ) -> dict[Fraction, tuple[float, ...]]:
     """Return the losses of a width and of narrower ones within it, on the same noise."""
     chosen = rng_for(config.seed, 0, partition, "loss-images").permutation(len(test))[:LOSS_IMAGES]
@@ -122,7 +125,8 @@ def _losses(
         network = load_weights(config.model, x0.shape[1], tensor, inner.widths, config.scaler)
         if config.train.channels_last:
             network.memory_format = torch.channels_last
-        denoiser = eps_denoiser(network.eval(), CLOCKS[config.clock], config.prediction)
+        placed = computed_on(network.eval(), device)
+        denoiser = eps_denoiser(placed, CLOCKS[config.clock], config.prediction)
         losses = losses_by_level(denoiser, CLOCKS[config.clock], x0, noise, **labels)
         # A network that is still noise may say anything; no number that large means more than it.
         found[rate] = tuple(min(loss, 1e6) if math.isfinite(loss) else 1e6 for loss in losses)

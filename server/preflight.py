@@ -55,6 +55,7 @@ def preflight(config: RunConfig, resumed: bool = False) -> Setting:
             f"train.accumulate: {config.train.accumulate} micro-batches of a batch of "
             f"{config.batch_size}; set at most batch-size"
         )
+    _ = setting.device  # which is refused if it is not there
     network_named(config.evaluation.features, setting.image_shape)
     epsilon_after(config, 0)  # which says so if the accountant's package is missing
     rehearse(setting)

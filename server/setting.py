@@ -5,13 +5,14 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float32
 
 from common.config import CLIENTS, RunConfig
 from common.data import Splits, load_dataset
 from common.diffusion import Denoiser
 from common.errors import UserError
-from common.network import layout_of, submodel_denoiser
+from common.network import device_of, layout_of, submodel_denoiser
 from common.submodels import Layout, submodel_of_rate
 from server.about import About, about, about_clients
 from server.policies import policy_named
@@ -57,6 +58,15 @@ class Setting:
         plain = layout_of(self.config.model, self.image_shape[0])
         return policy_named(self.config.policy).coverage_layout(plain)
 
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the server's networks are computed.
+
+        Raises:
+            UserError: There is no such device here.
+        """
+        return device_of(self.config.evaluation.device, "evaluation.device")
+
     def denoiser(self, theta: Float32[np.ndarray, "P"], rate: Fraction = Fraction(1)) -> Denoiser:
         """Return the network of a width of some global weights: how every width is judged and used.
 
@@ -68,7 +78,7 @@ class Setting:
             UserError: The rate does not fit the model's atoms.
         """
         submodel = submodel_of_rate(self.layout, rate)
-        return submodel_denoiser(self.config, theta, submodel, self.image_shape[0])
+        return submodel_denoiser(self.config, theta, submodel, self.image_shape[0], self.device)
 
 
 def prepare(config: RunConfig) -> Setting:

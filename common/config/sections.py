@@ -8,6 +8,10 @@ LOSS_LEVELS = 8
 """Noise levels at which the loss on held-out images is measured: in the middles of equal parts."""
 
 
+DEVICES = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
+"""Names of what networks are computed on; "auto" is the first graphics card where there is one."""
+
+
 def _split(value: Any) -> Any:
     """Read ``"32,64"`` as a list; leave lists and tuples for pydantic to check."""
     if isinstance(value, str):
@@ -88,6 +92,7 @@ class TrainConfig(Section):
     """
 
     flip: bool = False
+    device: str = Field("auto", pattern=DEVICES, description="unless the client's node names one")
     accumulate: int = Field(1, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
@@ -132,6 +137,7 @@ class EvaluationConfig(Section):
     guidance: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Ho and Salimans (2022); doubles the cost"
     )
+    device: str = Field("auto", pattern=DEVICES, description="of the server's networks")
     by: Literal["server", "clients"] = "server"
     features: str = Field(
         "classifier", pattern=r"^(classifier|untrained|weights:.+|torchscript:.+)$"

@@ -1,11 +1,14 @@
 """The UNet over channel axes, and its denoiser."""
 
 from common.network.denoiser import submodel_denoiser
+from common.network.device import computed_on, device_of
 from common.network.layers import take_input_scales
 from common.network.unet import ScoreUNet, initial_weights, layout_of, load_weights
 
 __all__ = [
     "ScoreUNet",
+    "computed_on",
+    "device_of",
     "initial_weights",
     "layout_of",
     "load_weights",

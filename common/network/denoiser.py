@@ -10,6 +10,7 @@ from common.diffusion import (
     Denoiser,
     eps_denoiser,
 )
+from common.network.device import computed_on
 from common.network.unet import load_weights
 from common.submodels import Submodel, extract
 
@@ -19,10 +20,16 @@ def submodel_denoiser(
     theta: Float32[np.ndarray, "P"],
     submodel: Submodel,
     image_channels: int,
+    device: torch.device | None = None,
 ) -> Denoiser:
-    """Return a submodel of some global weights, built compact and ready to sample from."""
+    """Return a submodel of some global weights, built compact and ready to sample from.
+
+    It takes and gives tensors on the processor, wherever it is computed: there, if `device` is
+    None.
+    """
     weights = torch.from_numpy(extract(theta, submodel))
     model = load_weights(config.model, image_channels, weights, submodel.widths, config.scaler)
     if config.train.channels_last:
         model.memory_format = torch.channels_last
-    return eps_denoiser(model.eval(), CLOCKS[config.clock], config.prediction)
+    network = computed_on(model.eval(), device or torch.device("cpu"))
+    return eps_denoiser(network, CLOCKS[config.clock], config.prediction)

@@ -30,7 +30,7 @@ FORMAT = 1
 _MAY_DIFFER = {
     *("rounds", "run-dir", "name", "threads", "evaluate-every"),
     *("start-timeout", "round-timeout", "round-retries", "min-replies", "reply-memory"),
-    *("min-clients", "max-clients"),
+    *("min-clients", "max-clients", "train.device", "evaluation.device"),
 }
 """Keys that a resumed run may change: they do not enter the weights of the rounds already done."""
 

@@ -38,9 +38,14 @@ class RunRecord:
 
     @cached_property
     def setting(self) -> Setting:
-        """What the run is about, and its model's table: neither takes the images themselves."""
+        """What the run is about, and its model's table: neither takes the images themselves.
+
+        Its networks are computed on what this machine has, which may be another than the run's.
+        """
+        here = self.config.evaluation.model_copy(update={"device": "auto"})
+        config = self.config.model_copy(update={"evaluation": here})
         kind = read_about(self.path)
-        return prepare(self.config) if kind is None else Setting(self.config, kind)
+        return prepare(config) if kind is None else Setting(config, kind)
 
     @cached_property
     def kept(self) -> Kept:
