@@ -17,7 +17,7 @@ from common.data import ImageData, Splits
 from common.diffusion import CLOCKS, eps_denoiser, losses_by_level
 from common.features import FeatureNetwork, damaged
 from common.moments import Moments, moments_of
-from common.network import computed_on, load_weights
+from common.network import computed_on, images_at_once, load_weights
 from common.seeding import rng_for, torch_generator
 from common.submodels import CompactSubmodel, Submodel, narrowed, nested_coordinates
 from common.wire import HELD_OUT, QUANTILES, TRAINING, Answer, Question, class_set
@@ -127,7 +127,8 @@ def _losses(
             network.memory_format = torch.channels_last
         placed = computed_on(network.eval(), device)
         denoiser = eps_denoiser(placed, CLOCKS[config.clock], config.prediction)
-        losses = losses_by_level(denoiser, CLOCKS[config.clock], x0, noise, **labels)
+        batch = images_at_once(config.model, test.image_shape)
+        losses = losses_by_level(denoiser, CLOCKS[config.clock], x0, noise, batch, **labels)
         # A network that is still noise may say anything; no number that large means more than it.
         found[rate] = tuple(min(loss, 1e6) if math.isfinite(loss) else 1e6 for loss in losses)
     return found

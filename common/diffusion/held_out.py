@@ -54,6 +54,7 @@ def losses_by_level(
     clock: Clock,
     x0: Float[Tensor, "N *shape"],
     noise: Float[Tensor, "L N *shape"],
+    batch: int = 256,
     **labels: Any,
 ) -> list[float]:
     """Return the mean denoising loss of some images at each noise level.
@@ -63,10 +64,16 @@ def losses_by_level(
         clock: Whose readings the levels are.
         x0: The images, in [-1, 1].
         noise: What is added to them, for each level.
+        batch: How many images the model is asked for at once.
         labels: For the denoiser, (N,).
     """
     losses, levels = [], len(noise)
     for level, added in enumerate(noise):
         t = torch.tensor(clock.t_of_u((level + 0.5) / levels), dtype=torch.float64)
-        losses.append(float(denoising_loss(denoiser, x0, t, added, **labels).mean()))
+        parts = []
+        for start in range(0, len(x0), batch):
+            part = slice(start, start + batch)
+            cut = {key: value[part] for key, value in labels.items()}
+            parts.append(denoising_loss(denoiser, x0[part], t, added[part], **cut))
+        losses.append(float(torch.cat(parts).mean()))
     return losses

@@ -29,5 +29,5 @@ def evaluator_for(config: RunConfig, splits: Splits) -> Evaluator:
         splits,
         CLOCKS[config.clock],
         extractor=FeatureExtractor(splits, network),
-        **sampling_options(config),
+        **sampling_options(config, splits.train.image_shape),
     )

@@ -102,7 +102,7 @@ class Evaluator(Sampling):
         """How well noise is predicted on held-out images, at noise levels spread evenly over u."""
         x0 = torch.from_numpy(self._judged.images)
         labels = self._labels(self._judged.labels)
-        losses = losses_by_level(denoiser, self.clock, x0, self._loss_noise, **labels)
+        losses = losses_by_level(denoiser, self.clock, x0, self._loss_noise, self.batch, **labels)
         return held_out_loss(self.clock, losses)
 
     def _labels(self, labels: np.ndarray) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class PooledEvaluator(Sampling):
             image_shape,
             np.arange(max(1, classes), dtype=np.int64),
             classes,
-            **sampling_options(config),
+            **sampling_options(config, image_shape),
         )
         self._network = pooled_network(config, image_shape)
         self._sets, self._given = reference.sets, reference.given

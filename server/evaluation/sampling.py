@@ -17,12 +17,10 @@ from common.diffusion import (
     for_sampling,
     sample,
 )
+from common.network import images_at_once
 from common.seeding import SERVER, rng_for, torch_generator
 
 Images = Float[Tensor, "N C H W"]
-
-BATCH = 256
-"""Images that the network is asked for at once: more no longer fit the processor's caches."""
 
 
 class Sampling:
@@ -35,6 +33,7 @@ class Sampling:
         num_classes: How many classes there are; the label after the last stands for none.
 
     Attributes:
+        batch: How many images a network is asked for at once.
         noise: (samples, C, H, W), the start of every sampling.
         class_labels: (samples,), given to a conditional model.
     """
@@ -54,11 +53,12 @@ class Sampling:
         clip: bool = True,
         conditional: bool = False,
         guidance: float = 0.0,
+        batch: int = 256,
     ) -> None:
         self.clock, self._seed = clock, seed
         self._sampler, self._num_steps, self._grid = sampler, num_steps, grid
         self._conditional, self._clip, self._guidance = conditional, clip, guidance
-        self._null_class = num_classes
+        self._null_class, self.batch = num_classes, batch
         self.noise = torch.randn(
             (samples, *image_shape), generator=self.generator("evaluation-noise")
         )
@@ -70,7 +70,7 @@ class Sampling:
         """What `sample` gives the denoiser besides images and times."""
         return {"class_labels": self.class_labels} if self._conditional else {}
 
-    def sample(self, denoiser: Denoiser, batch_size: int = BATCH) -> Images:
+    def sample(self, denoiser: Denoiser, batch_size: int | None = None) -> Images:
         """Images from the fixed noise, clipped to [-1, 1]; (samples, C, H, W).
 
         With `clip`, the image that the denoiser predicts is clipped at every step as well.
@@ -83,9 +83,8 @@ class Sampling:
         denoiser = for_sampling(
             denoiser, clip=self._clip, guidance=self._guidance, null_class=self._null_class
         )
-        images = sample(
-            self._sampler, denoiser, grid, self.noise, generator, batch_size, **self.labels
-        )
+        size = batch_size or self.batch
+        images = sample(self._sampler, denoiser, grid, self.noise, generator, size, **self.labels)
         return images.clamp(-1, 1)
 
     def rng(self, purpose: str) -> np.random.Generator:
@@ -97,8 +96,13 @@ class Sampling:
         return torch_generator(self.rng(purpose))
 
 
-def sampling_options(config: RunConfig) -> dict[str, Any]:
-    """Return what a configuration says of `Sampling`, by the names of its arguments."""
+def sampling_options(config: RunConfig, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return what a configuration says of `Sampling`, by the names of its arguments.
+
+    Args:
+        config: The run's.
+        shape: (C, H, W) of its images.
+    """
     evaluation = config.evaluation
     return {
         "samples": evaluation.samples,
@@ -109,4 +113,5 @@ def sampling_options(config: RunConfig) -> dict[str, Any]:
         "clip": evaluation.clip,
         "conditional": config.model.num_classes > 0,
         "guidance": evaluation.guidance,
+        "batch": images_at_once(config.model, shape),
     }

@@ -71,7 +71,7 @@ class StoredEvaluator(Sampling):
         try:
             labels = tensors["labels"].astype(np.int64)
             super().__init__(
-                CLOCKS[config.clock], shape, labels, num_classes, **sampling_options(config)
+                CLOCKS[config.clock], shape, labels, num_classes, **sampling_options(config, shape)
             )
             weights = {
                 name.removeprefix(WEIGHTS): value

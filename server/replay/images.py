@@ -10,15 +10,13 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from common.diffusion import CLOCKS, DELTA, GRIDS, SAMPLERS, for_sampling, sample
+from common.network import images_at_once
 from common.replay import Replay
 from common.seeding import SERVER, rng_for, torch_generator
 from server.fleet import Client, weight_of
 from server.replay.plan import Measured, plan
 from server.setting import Setting
 from server.state import ServerState
-
-BATCH = 256
-"""Images that a network is asked for at once."""
 
 
 class Replayer:
@@ -86,7 +84,7 @@ class Replayer:
             GRIDS[evaluation.grid](CLOCKS[config.clock], steps, DELTA),
             noise,
             generator,
-            BATCH,
+            images_at_once(config.model, self._setting.image_shape),
             **given,
         )
         if not images.isfinite().all():

@@ -24,7 +24,6 @@ from simulations.restoration.degradations import Degradation, Shape
 from simulations.restoration.images import Pictures, read_images
 from simulations.restoration.posterior import evaluations, posterior_sample
 from simulations.restoration.tasks import TASKS, Task, gaussian_filter
-from simulations.results.sample import BATCH
 
 STEPS, DELTA = 20, 2e-4  # at DELTA the noise has a deviation of 0.02
 LEAST_SIGMA, MOST_SIGMA = 0.02, 2.0
@@ -175,7 +174,8 @@ def draw_posterior(
     labels = {key: value.repeat(draws) for key, value in labels.items()}
     generator = _generator(seed, "restore-draws")
     noise = torch.randn(len(observed), *lost.shape, generator=generator)
-    starts = range(0, len(observed), BATCH)
+    batch = images_at_once(run.config.model, run.setting.image_shape)
+    starts = range(0, len(observed), batch)
     total = evaluations(lost, grid) * len(starts)
     done = 0
 
@@ -183,8 +183,8 @@ def draw_posterior(
         nonlocal done
         parts = []
         for i in starts:
-            cut = {key: value[i : i + BATCH] for key, value in labels.items()}
-            parts.append(denoiser(x[i : i + BATCH], t, **cut))
+            cut = {key: value[i : i + batch] for key, value in labels.items()}
+            parts.append(denoiser(x[i : i + batch], t, **cut))
             done += 1
             if progress is not None:
                 progress(done, total)

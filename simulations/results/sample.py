@@ -11,12 +11,10 @@ import torch
 
 from common.diffusion import CLOCKS, DELTA, GRIDS, SAMPLERS, for_sampling, sample
 from common.errors import UserError
+from common.network import images_at_once
 from common.seeding import SERVER, rng_for, torch_generator
 from server.record.pictures import check_images_path, save_images
 from simulations.archive.record import RunRecord, read_run
-
-BATCH = 256
-"""Images that the network sees at once."""
 
 
 def sample_run(
@@ -94,7 +92,8 @@ def sample_run(
     grid = GRIDS[run.config.evaluation.grid](CLOCKS[run.config.clock], steps, DELTA)
     noise = torch.randn(count, *run.setting.image_shape, generator=_generator(seed, "sample-noise"))
     steered = _generator(seed, "sample-sampler")
-    images = sample(sampler, denoiser, grid, noise, steered, BATCH, progress, **labels)
+    size = images_at_once(run.config.model, run.setting.image_shape)
+    images = sample(sampler, denoiser, grid, noise, steered, size, progress, **labels)
     save_images(images, out)
     weights, used = "last" if raw else which, SAMPLERS[sampler].evaluations(steps)
     return (
