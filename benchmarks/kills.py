@@ -1,11 +1,13 @@
-"""`python -m benchmarks.kills FOLDER [--kills 30] [--seed 0]`: kill -9, resume, compare bits.
+"""`python -m benchmarks.kills FOLDER [--kind plain] [--kills 30]`: kill -9, resume, compare bits.
 
 A tiny simulation of twelve rounds with Flower's real engine is killed at random instants and
 resumed as a user does, until so many kills have hit; a run that reaches its end is compared with
 one that nothing ever interrupted, and another begins. Victims are by turns the ServerApp, the
 SuperLink, the command itself and the whole family of processes; instants are spread over start-up,
-rounds, writing and the end. Exits with 1 if weights or history differ in a bit, if the command does
-not end by itself with one line that says how to resume, or if it leaves a process behind. Linux.
+rounds, writing and the end. Kinds of runs are `tests.engines.KINDS`: of the server alone, judged by
+its clients, and private ones, which here share a key, without which no two would be alike. Exits
+with 1 if weights or history differ in a bit, if the command does not end by itself with one line
+that says how to resume, or if it leaves a process behind. Linux.
 """
 
 import os
@@ -27,9 +29,19 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.config import RunConfig
 from common.files import write_json
+from server.privacy.ledger import FOLDER, KEY_BYTES
 from server.record.history import read_rows
 from server.state import checkpoints, round_of
-from tests.engines import ROOT, alive, descendants, in_process, outcome, tiny, write_toml
+from tests.engines import (
+    KINDS,
+    ROOT,
+    alive,
+    descendants,
+    in_process,
+    outcome,
+    tiny_kind,
+    write_toml,
+)
 
 VICTIMS = ("ServerApp", "SuperLink", "command", "everything")
 PROGRAMS = {"ServerApp": "flwr-simulation", "SuperLink": "flower-superlink"}
@@ -182,6 +194,14 @@ def check_end(attempt: Attempt, victim: str) -> tuple[float, list[str]]:
     return seconds, wrong
 
 
+def give_key(run_dir: Path, config: RunConfig) -> None:
+    """Give a private run, before it begins, the key that all runs here have."""
+    if config.privacy.on:
+        path = run_dir / FOLDER / "key"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(KEY_BYTES))
+
+
 def start_up(folder: Path, file: Path) -> float:
     """Return the seconds that this machine takes until a run has its first row."""
     attempt = Attempt(folder / "timed", file)
@@ -202,6 +222,7 @@ def compare(attempt: Attempt, config: RunConfig, expected: dict[str, object]) ->
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    kind: Annotated[str, typer.Option(help=f"{', '.join(KINDS)}.")] = "plain",
     kills: Annotated[int, typer.Option(min=1, help="How often to kill.")] = 30,
     seed: Annotated[int, typer.Option(help="Of instants and victims.")] = 0,
 ) -> None:
@@ -210,8 +231,11 @@ def main(
         setattr(TaskIdentity, name, 1)  # Flower makes messages only in a process that has a run
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    config: RunConfig = tiny(rounds=ROUNDS)
+    if kind not in KINDS:
+        raise typer.BadParameter(f"{kind} is none of {', '.join(KINDS)}")
+    config: RunConfig = tiny_kind(kind, rounds=ROUNDS)
     file = write_toml(config, folder)
+    give_key(folder / "uninterrupted", config)
     expected = in_process(config, folder / "uninterrupted")
     rng, pace, number = np.random.default_rng(seed), start_up(folder, file), 1
     victims: list[str] = []
@@ -219,6 +243,7 @@ def main(
     faults: list[str] = []
     while len(report) < kills:
         run_dir, hits = folder / f"run-{number}", 0
+        give_key(run_dir, config)
         for moment in [*MOMENTS, None]:
             attempt = Attempt(run_dir, file)
             if moment is None or len(report) == kills:

@@ -37,11 +37,11 @@ SHAPE = (1, 8, 8)
 class ManyClients(Grid):
     """Clients that answer when they are asked for their answer, and note the memory then."""
 
-    def __init__(self, clients: int) -> None:
+    def __init__(self, clients: int, config: RunConfig = CONFIG) -> None:
         self.clients, self.numbers = clients, 0
         self.waiting: dict[str, tuple[Message, int]] = {}
         self.specs: dict[str, wire.TaskSpec] = {}
-        self.layout = layout_of(CONFIG.model, SHAPE[0])
+        self.layout = layout_of(config.model, SHAPE[0])
         self.rng = np.random.default_rng(0)
         self.resident: list[float] = []
 
@@ -70,7 +70,8 @@ class ManyClients(Grid):
 
     def _answer(self, number: str, message: Message, size: int) -> Message:
         if message.metadata.message_type == "query":
-            answer = RollCall(message.metadata.dst_node_id - 1, 100, SHAPE)
+            place = message.metadata.dst_node_id - 1
+            answer = RollCall(place, 100, SHAPE, partitions=self.clients)
             return Message(pack_roll_call(answer), reply_to=message)
         self.resident.append(_resident() / MIB)
         noise = self.rng.standard_normal(size, dtype=np.float32)

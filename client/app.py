@@ -11,6 +11,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.device import (
+    NodeConfig,
     accepted_rate,
     device_name,
     device_named,
@@ -74,11 +75,16 @@ def _answer(message: Message, context: Context) -> RollCall:
         UserError: Its configuration or its images are not such that it could take part.
     """
     config, node = RunConfig.from_flat(context.run_config), context.node_config
-    data = _splits(config, context).train
+    told = addressee(message.content)
+    number = number_of(config, node) if told is None else told
+    # Which part of the run's data set a device takes its number says; until it has one, it looks
+    # at the first, so that what keeps it from taking part shows before a number is spent on it.
+    waits = number is None and not own_source(config.data, node)
+    data = _splits(config, node, number or 0).train
     rate = accepted_rate(config, data.image_shape, node)
     times: StepSeconds = ()
     named, key = device_named(config, node)
-    measure = unpack_question(message.content)
+    measure = unpack_question(message.content) and not waits
     if measure or named not in ("auto", "cpu"):
         from common.network import device_of
 
@@ -88,8 +94,8 @@ def _answer(message: Message, context: Context) -> RollCall:
 
             times = measured(config, data, rate, device)
     return RollCall(
-        number_of(config, node),
-        len(data),
+        number,
+        0 if waits else len(data),
         data.image_shape,
         device_name(node),
         data.skipped,
@@ -117,7 +123,8 @@ def train(message: Message, context: Context) -> Message:
 
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
-    data = _splits(config, context).train
+    number = _number(message, context)
+    data = _splits(config, context.node_config, number).train
     layout = layout_of(config.model, data.image_shape[0])
     values, submodel, spec = unpack_task(message.content, layout)
     accepted = accepted_rate(config, data.image_shape, context.node_config)
@@ -125,7 +132,7 @@ def train(message: Message, context: Context) -> Message:
         return Message(pack_too_large(int(accepted * layout.atom), spec), reply_to=message)
     classes = config.model.num_classes
     replay = unpack_replay(message.content, spec.replay, data.image_shape, classes)
-    rng = rng_for(config.seed, spec.round, _number(message, context), "training")
+    rng = rng_for(config.seed, spec.round, number, "training")
     device = device_of(*device_named(config, context.node_config))
     try:
         result = train_locally(values, submodel, data, config, spec.round, rng, device, replay)
@@ -149,7 +156,8 @@ def evaluate(message: Message, context: Context) -> Message:
 
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
-    splits = _splits(config, context)
+    number = _number(message, context)
+    splits = _splits(config, context.node_config, number)
     shape = splits.train.image_shape
     question = unpack_evaluation(message.content, shape)
     weights = None
@@ -159,7 +167,7 @@ def evaluate(message: Message, context: Context) -> Message:
         question,
         splits,
         config,
-        _number(message, context),
+        number,
         weights=weights,
         network=own_network(config, question.features, shape, context.node_config),
         least_images=least_images(context.node_config),
@@ -174,11 +182,11 @@ def _number(message: Message, context: Context) -> int:
     return partition_id(context.node_config) if number is None else number
 
 
-def _splits(config: RunConfig, context: Context) -> Splits:
+def _splits(config: RunConfig, node: NodeConfig, number: int) -> Splits:
     """Return the images this node trains on, and where clients judge those it holds out."""
-    node = context.node_config
-    share, parts = share_of(config, node, context.node_id)
-    return _split(config, share, parts, own_source(config.data, node))
+    own = own_source(config.data, node)
+    share, parts = (0, 1) if own else share_of(config, node, number)
+    return _split(config, share, parts, own)
 
 
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round

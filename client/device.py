@@ -1,6 +1,5 @@
 """What a node's configuration and its operating system say about a device; imports nothing slow."""
 
-import zlib
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -41,16 +40,19 @@ def number_of(config: RunConfig, node: NodeConfig) -> int | None:
     return partition_id(node) if partitions_of(node) or not config.auto else None
 
 
-def share_of(config: RunConfig, node: NodeConfig, node_id: int) -> tuple[int, int]:
+def share_of(config: RunConfig, node: NodeConfig, number: int) -> tuple[int, int]:
     """Return which part of how many a client takes of a data set that comes with ScoreQuilt.
 
-    That is the one of its number. Without a number it follows from the device's name, or its node
-    id, as good as at random: two devices may take the same.
+    Raises:
+        UserError: All parts are others'.
     """
-    number, parts = number_of(config, node), len(config.client_rates)
-    if number is None:
-        return zlib.crc32((device_name(node) or str(node_id)).encode()) % parts, parts
-    return number, partitions_of(node) if config.auto else parts
+    parts = (config.auto and partitions_of(node)) or len(config.client_rates)
+    if config.auto and number >= parts:
+        raise UserError(
+            f"data: this device brings no images, and all simulation-clients={parts} parts of the "
+            "run's data set are others'; join with --data, or run with more simulation-clients"
+        )
+    return number, parts
 
 
 def device_name(node: NodeConfig) -> str:

@@ -30,6 +30,8 @@ from server.fleet import (
     eligible,
     participants,
     required,
+    seated,
+    seats_after,
 )
 from server.privacy import Ledger
 from server.record.report import RoundReport
@@ -82,7 +84,7 @@ class Attempt:
         for partition, size in overdue.late(grid):
             report.received(partition, size)
             report.reject(partition, "late")
-        fleet, busy = roster.fleet(), overdue.busy()
+        fleet, busy = seated(roster.fleet(), state.seats), overdue.busy()
         report.begin(sum(not client.present for client in fleet), roster.take_events())
         page = ledger.page(self.round) if ledger else None
         begins = roster.enough() or not config.auto
@@ -101,6 +103,7 @@ class Attempt:
                 report.reject(partition, "too large", "accepts no submodel so large")
         self._replays = replayer.draw(state, fleet) if replayer else {}
         report.teach(self._replays, layout.atom)
+        self._seats = seats_after(config, self.round, fleet, state.seats)
         self.needed = required(config, len(self.asked)) if begins else config.min_clients
         self.tasks = OpenTasks()
         counted_in = everybody if page else self.asked
@@ -170,7 +173,7 @@ class Attempt:
     def finish(self) -> Round:
         """Return the round that the replies amount to, and complete the report."""
         started = time.perf_counter()
-        round = self._input.finish(self.roster.limits)
+        round = self._input.finish(self.roster.limits, self._seats)
         before = room_for(self.state.masks, round.partitions)[round.partitions]
         change = mask_changes(self.layout, before, round.held())
         self.report.aggregated(time.perf_counter() - started)

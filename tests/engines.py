@@ -20,6 +20,7 @@ from common.network.unet import layout_of
 from server.app import federate
 from server.record.history import read_rows
 from server.state.checkpoint import checkpoints, load_checkpoint
+from server.state.reference import Reference
 from simulations.engine.home import ENVIRONMENT, temporary_home, write_connection
 from simulations.engine.processes import Processes, free_ports, running
 from simulations.engine.simulate import _wait_for_port
@@ -39,6 +40,14 @@ TINY: dict[str, Scalar] = {
     "evaluation.samples": 64,
     "evaluation.evaluations": 2,
 }
+KINDS: dict[str, dict[str, Scalar]] = {
+    "plain": {},
+    "judged": {"evaluation.by": "clients", "evaluation.features": "untrained"},
+    # Who is drawn is as secret as the noise, and so is part of what a killed run must find again.
+    "private": {"privacy.noise-multiplier": 1, "weighting": "uniform", "clients-per-round": 1},
+}
+"""Runs that differ in what they carry on: of the server alone, judged by clients, private."""
+
 TIMES = ("seconds_train", "seconds_aggregate", "seconds_evaluate", "seconds_slowest")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="tried on Linux alone")
 
@@ -46,6 +55,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="tried on Linux alone
 def tiny(**changes: Scalar) -> RunConfig:
     """Return the tiny configuration with some fields replaced."""
     return RunConfig.from_flat(TINY).model_copy(update=changes)
+
+
+def tiny_kind(kind: str, **changes: Scalar) -> RunConfig:
+    """Return the tiny configuration of one of `KINDS`, with some fields replaced."""
+    return RunConfig.from_flat(TINY | KINDS[kind]).model_copy(update=changes)
 
 
 def write_toml(config: RunConfig, folder: Path) -> Path:
@@ -69,6 +83,9 @@ def outcome(run_dir: Path, config: RunConfig) -> dict[str, object]:
 
 def _digest(value: object) -> object:
     """Return what two equal parts of a state have in common: an array's bits, else the value."""
+    if isinstance(value, Reference):
+        sets = {name: _digest(each.vector()) for name, each in value.sets.items()}
+        return sets, value.given, dict(value.withheld)
     return hashlib.sha256(value.tobytes()).hexdigest() if isinstance(value, np.ndarray) else value
 
 

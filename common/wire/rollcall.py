@@ -30,7 +30,8 @@ class RollCall:
 
     Attributes:
         partition: The number that names the client for the whole run, from 0; None if it has none.
-        examples: Images it holds.
+        examples: Images it holds; 0 while its number is awaited, which says which part of the
+            run's data set these are.
         image_shape: (C, H, W) of these images.
         name: What its owner calls the device; may be empty.
         skipped: Files that it could not read as images.
@@ -145,7 +146,7 @@ def unpack_roll_call(content: RecordDict) -> RollCall:
         record.get("keyed") is True,
         partitions,
     )
-    if answer.examples < 1:
+    if answer.examples < 1 and answer.partition is not None:
         raise WireError("the client says that it has no images")
     if len({rate for rate, _ in answer.step_seconds}) != len(rates) or len(rates) != len(seconds):
         raise WireError("'step-rates' and 'step-seconds' do not belong together")

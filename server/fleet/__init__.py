@@ -16,7 +16,7 @@ from server.fleet.members import (
     sampling_rate,
 )
 from server.fleet.roster import Roster
-from server.fleet.stretches import anchor_after
+from server.fleet.stretches import Seat, Seats, anchor_after, seated, seats_after
 from server.fleet.tasks import GRACE, OpenTasks, Overdue, Packer, Task
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "Overdue",
     "Packer",
     "Roster",
+    "Seat",
+    "Seats",
     "Task",
     "anchor_after",
     "assignments",
@@ -36,6 +38,8 @@ __all__ = [
     "request_for",
     "required",
     "sampling_rate",
+    "seated",
+    "seats_after",
     "weight_of",
     "widths_within",
 ]

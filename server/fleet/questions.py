@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from common.wire import (
     RollCall,
     WireError,
+    address_task,
     pack_question,
     pack_verdict,
     unpack_roll_call,
@@ -38,33 +39,66 @@ class Questions:
     def __init__(self, measure: bool) -> None:
         self._measure = measure
         self._open: dict[str, int] = {}
+        self._told: set[str] = set()
 
     def unanswered(self, online: set[int]) -> bool:
         """Say whether one of these nodes has still to answer."""
         return not online.isdisjoint(self._open.values())
 
-    def ask(self, grid: Grid, node: int) -> None:
-        """Ask a node who it is."""
-        self._push(grid, node, pack_question(self._measure), node)
+    def ask(self, grid: Grid, node: int, number: int | None = None) -> None:
+        """Ask a node who it is, and tell it its number if it has one that it needs for its answer.
+
+        Args:
+            grid: Where the node is.
+            node: The node.
+            number: Its number.
+        """
+        content = pack_question(self._measure)
+        if number is not None:
+            address_task(content, number)
+        asked = self._push(grid, node, content, node)
+        if number is not None:
+            self._told |= asked
 
     def tell(self, grid: Grid, node: int, reason: str) -> None:
         """Tell a node, which logs it, why it is not taken."""
         self._push(grid, node, pack_verdict(reason), NOBODY)
 
     def answers(self, grid: Grid) -> Iterator[tuple[int, RollCall | WireError]]:
-        """Yield who has answered since and what, or what is wrong with it."""
-        for reply in grid.pull_messages(list(self._open)) if self._open else ():
-            node = self._open.pop(reply.metadata.reply_to_message_id, NOBODY)
-            if node == NOBODY:
-                continue
-            try:
-                if reply.has_error():
-                    reason = (reply.error.reason or "no reason given").strip().splitlines()[-1]
-                    raise WireError(f"its program failed: {reason}")
-                yield node, unpack_roll_call(reply.content)
-            except WireError as error:
-                yield node, error
+        """Yield who has answered since and what, or what is wrong with it.
 
-    def _push(self, grid: Grid, node: int, content: RecordDict, of: int) -> None:
+        Also those who are asked again in between, if they answer at once.
+        """
+        while replies := list(grid.pull_messages(list(self._open)) if self._open else ()):
+            for reply in replies:
+                question = reply.metadata.reply_to_message_id
+                node, told = self._open.pop(question, NOBODY), question in self._told
+                self._told.discard(question)
+                if node != NOBODY:
+                    yield node, _read(reply, told)
+
+    def _push(self, grid: Grid, node: int, content: RecordDict, of: int) -> set[str]:
+        """Send a node something, and return the number of the message, if the grid gave it one."""
         message = Message(content, node, MessageType.QUERY)
-        self._open |= {number: of for number in grid.push_messages([message]) if number}
+        numbers = {number for number in grid.push_messages([message]) if number}
+        self._open |= dict.fromkeys(numbers, of)
+        return numbers
+
+
+def _read(reply: Message, told: bool) -> RollCall | WireError:
+    """Return a node's answer, or what is wrong with it.
+
+    Args:
+        reply: What came.
+        told: Whether the node has been told its number, so that it waits for nothing.
+    """
+    try:
+        if reply.has_error():
+            reason = (reply.error.reason or "no reason given").strip().splitlines()[-1]
+            raise WireError(f"its program failed: {reason}")
+        answer = unpack_roll_call(reply.content)
+        if told and not answer.examples:
+            raise WireError("the client says that it has no images")
+    except WireError as error:
+        return error
+    return answer

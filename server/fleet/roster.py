@@ -174,7 +174,10 @@ class Roster:
                 self._simulated = max(self._simulated, answer.partitions)
                 self._check(answer)
                 number = self._places.place(answer, partial(key_of, grid, node))
-                self._queue[node] = number, answer
+                if answer.examples:
+                    self._queue[node] = number, answer
+                else:  # its number says which images are its own
+                    self._questions.ask(grid, node, number)
             except WireError as error:
                 if isinstance(error, UnfitError):
                     self._simulated = max(self._simulated, error.partitions)

@@ -1,10 +1,29 @@
 """Stretches: the `refresh-every` rounds in which every client keeps the same channels."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float32
 
 from common.config import RunConfig
+from server.fleet.members import Client
 from server.policies import policy_named
+
+
+class Seat(NamedTuple):
+    """A client's rate, and its place among how many of that rate, as in `Client`."""
+
+    rate: Fraction
+    index: int
+    count: int
+
+
+Seats = Mapping[int, Seat]
+"""By partition where everybody sits who has been there since the stretch began."""
 
 
 def stretch_of(config: RunConfig, round: int) -> int:
@@ -37,6 +56,51 @@ def anchor_after(
     if begins_stretch(config, round + 1) or not policy_named(config.policy).by_weights:
         return None
     return theta if anchor is None else anchor
+
+
+def seated(fleet: Sequence[Client], seats: Seats) -> list[Client]:
+    """Return the fleet with everybody in the seat that it has.
+
+    Whoever has come since the stretch began, or has another rate now, sits behind those of its
+    rate, so that nobody else moves.
+
+    Args:
+        fleet: Everybody, as if a stretch began now.
+        seats: Of the stretch so far; none where it begins.
+    """
+    if not seats:
+        return list(fleet)
+    behind = Counter(seat.rate for seat in seats.values())
+    counts = {seat.rate: seat.count for seat in seats.values()}
+    placed = []
+    for client in fleet:
+        seat = seats.get(client.partition)
+        if seat is None or seat.rate != client.rate:
+            count = counts.get(client.rate, client.count)
+            seat = Seat(client.rate, behind[client.rate], count)
+            behind[client.rate] += client.present
+        placed.append(replace(client, index=seat.index, count=seat.count))
+    return placed
+
+
+def seats_after(config: RunConfig, round: int, fleet: Iterable[Client], seats: Seats) -> Seats:
+    """Return the seats that the next round begins with: none where it begins a stretch.
+
+    Args:
+        config: The run's configuration.
+        round: The round that is complete.
+        fleet: Everybody, `seated` for that round.
+        seats: What it began with.
+    """
+    if begins_stretch(config, round + 1):
+        return {}
+    # Of whoever comes, those who are away may never come back, and keep no seat free.
+    here = {
+        client.partition: Seat(client.rate, client.index, client.count)
+        for client in fleet
+        if client.present or not config.auto
+    }
+    return {**seats, **here}
 
 
 def _length(config: RunConfig, round: int) -> int:

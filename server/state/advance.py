@@ -10,7 +10,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from common.config import RunConfig, ServerConfig
 from common.submodels import Layout
 from server.aggregation import CLIENTS, IMAGES, Aggregate, Norms, norms_after
-from server.fleet import anchor_after
+from server.fleet import Seats, anchor_after
 from server.loops import factors_of
 from server.state.ema import averaged, pull_of
 from server.state.optimizers import OPTIMIZERS, plain
@@ -37,6 +37,7 @@ class ServerState:
             these are `theta`, or the policy does not look.
         norms: Of the updates of the last rounds, by which the next ones are judged.
         limits: By partition the largest rate of everybody whose memory has run out; 0 is none.
+        seats: Where clients stay within a stretch; none where the next round begins one.
         reference: What clients have said of their images, where they judge.
     """
 
@@ -52,6 +53,7 @@ class ServerState:
     anchor: Float32[np.ndarray, "P"] | None = None
     norms: tuple[Norms, ...] = ()
     limits: Mapping[int, Fraction] = field(default_factory=dict)
+    seats: Seats = field(default_factory=dict)
     reference: Reference = field(default_factory=Reference)
 
     @property
@@ -145,6 +147,7 @@ def advance(state: ServerState, round: Round, layout: Layout, config: RunConfig)
         anchor=anchor_after(config, number, state.theta, state.anchor),
         norms=norms_after(state.norms, round.norms),
         limits=round.limits,
+        seats=round.seats,
         reference=state.reference,
     )
 

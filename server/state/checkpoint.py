@@ -18,6 +18,7 @@ from common.moments import from_vector
 from common.submodels import Layout
 from common.wire import CODECS, STRETCH
 from server.aggregation import Norms, norms_after
+from server.fleet import Seat
 from server.state.advance import ServerState
 from server.state.reference import Reference
 
@@ -48,6 +49,7 @@ def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout:
         "config": json.dumps(config.to_flat()),
         "norms": json.dumps(state.norms),
         "limits": json.dumps({str(p): str(rate) for p, rate in state.limits.items()}),
+        "seats": json.dumps({str(p): [str(s[0]), *s[1:]] for p, s in state.seats.items()}),
         "reference": json.dumps(
             {
                 "given": state.reference.given,
@@ -173,6 +175,10 @@ def load_checkpoint(
             anchor=tensors.get("anchor"),
             norms=tuple(map(_norms, json.loads(metadata["norms"]))),
             limits={int(p): Fraction(rate) for p, rate in json.loads(metadata["limits"]).items()},
+            seats={
+                int(p): Seat(Fraction(rate), index, count)
+                for p, (rate, index, count) in json.loads(metadata.get("seats", "{}")).items()
+            },
             reference=_reference(tensors, json.loads(metadata.get("reference", "{}"))),
         )
     except (OSError, SafetensorError, KeyError, ValueError) as error:

@@ -1,7 +1,7 @@
 """One round as one value, and how it is put together from what clients trained."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 from common.config import RunConfig
 from common.submodels import Layout, extract
 from server.aggregation import Aggregate, Fold, NormCheck, Norms, fold_for
-from server.fleet import Assignment
+from server.fleet import Assignment, Seats
 from server.privacy import Page, PrivateFold
 
 
@@ -25,12 +25,14 @@ class Round:
             privacy, of all who may be drawn.
         norms: By rate the norms of the updates; nothing where they are not checked.
         limits: By partition the largest rate of everybody whose memory has run out so far.
+        seats: Where everybody stays in the next round, if that is of the same stretch.
     """
 
     aggregate: Aggregate
     masks: Mapping[int, bytes]
     norms: Norms
     limits: Mapping[int, Fraction]
+    seats: Seats = field(default_factory=dict)
 
     @property
     def partitions(self) -> list[int]:
@@ -100,17 +102,19 @@ class RoundInput:
         if norm is not None:
             self._norms.setdefault(str(client.rate), []).append(norm)
 
-    def finish(self, limits: Mapping[int, Fraction]) -> Round:
+    def finish(self, limits: Mapping[int, Fraction], seats: Seats | None = None) -> Round:
         """Return the round that the updates amount to, of which there is one or, privately, none.
 
         Args:
             limits: See `Round`.
+            seats: See `Round`; none by default.
         """
         return Round(
             aggregate=self._fold.finish(self._theta),
             masks=self._masks,
             norms={rate: tuple(sorted(norms)) for rate, norms in sorted(self._norms.items())},
             limits=dict(sorted(limits.items())),
+            seats=dict(seats or {}),
         )
 
     @cached_property

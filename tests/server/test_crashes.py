@@ -2,7 +2,8 @@
 
 Whatever writes goes through three calls: content reaches the disk (`fsync`), a file takes its name
 (`replace`), a file goes (`unlink`). Each of them is in turn the first that no longer happens, and
-nothing happens after it, as when the process is killed.
+nothing happens after it, as when the process is killed. Where clients judge, taking in what they
+found is such a step too; with privacy, so is every release.
 """
 
 import os
@@ -21,7 +22,8 @@ from server.record.pictures import save_grid
 from server.record.recorder import Recorder
 from server.state.advance import ServerState
 from server.state.checkpoint import checkpoints, round_of
-from tests.engines import outcome, tiny
+from server.strategy import CoverageAvg
+from tests.engines import KINDS, outcome, tiny_kind
 from tests.local_grid import LocalGrid
 
 
@@ -45,7 +47,8 @@ def killed_after(steps: int) -> Iterator[list[str]]:
         return step
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink")):
+        steps_of = ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (CoverageAvg, "_found"))
+        for owner, name in steps_of:
             patch.setattr(owner, name, stepping(name, getattr(owner, name)))
         yield done
 
@@ -66,13 +69,14 @@ def _everything(run_dir: Path, config: RunConfig) -> dict[str, object]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_killed_between_any_two_steps_of_its_writing_resumes_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(Recorder, "_evaluate", _scored)
     monkeypatch.setattr(Recorder, "summarise", lambda self, state, ask: {})
     monkeypatch.setattr(Recorder, "cost", lambda self, state: "")
-    begun = tiny(rounds=3, lr_schedule="constant", fleet="1/2x1", local_steps=1)
+    begun = tiny_kind(kind, rounds=3, lr_schedule="constant", fleet="1/2x2", local_steps=1)
     config = begun.model_copy(update={"rounds": 4})
     federate(LocalGrid(begun), begun, tmp_path / "begun")
 
@@ -85,10 +89,14 @@ def test_a_run_killed_between_any_two_steps_of_its_writing_resumes_to_the_same_b
     steps = go_on("whole", -1)
     expected = _everything(tmp_path / "whole", config)
     assert expected["kept"] == [3, 4]
-    # Configuration, fleet, two files of what is kept of the data; the fleet again, a picture,
-    # coverage, row and checkpoint; a row is appended, not renamed.
-    assert (steps.count("fsync"), steps.count("replace")) == (9, 8)
+    # Configuration, fleet, two files of what is kept of the data unless that is the clients'; the
+    # fleet again, a picture, coverage, row and checkpoint; a row is appended, not renamed.
+    written = {"plain": 9, "judged": 7, "private": 10}[kind]  # with privacy, a release as well
+    assert (steps.count("fsync"), steps.count("replace")) == (written, written - 1)
+    assert steps.count("_found") == (2 if kind == "judged" else 0)  # in the beginning and the round
     assert steps[-2:] == ["unlink", "unlink"]
+    if kind == "private":
+        assert expected["rows"][-1]["epsilon"] > expected["rows"][1]["epsilon"] > 0
 
     for step in range(len(steps)):
         name = f"killed-{step}"

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 
 import server.fleet.refusals
 import server.fleet.roster
+from common import wire
 from common.config.run import RunConfig
+from common.data import load_partition
 from common.errors import UserError
 from common.network.unet import layout_of
 from server.app import federate
@@ -25,6 +27,7 @@ from tests.local_grid import LocalGrid
 
 AUTO = tiny_with(fleet="auto", evaluate_every=9, start_timeout=0.3, round_timeout=0.3)
 SHAPE = (1, 8, 8)
+LAYOUT = layout_of(AUTO.model, 1)
 
 
 class Street(LocalGrid):
@@ -76,13 +79,17 @@ class Street(LocalGrid):
     def get_nodes(self) -> Iterable[NodeInfo]:
         return [NodeInfo(node_id=n, public_key=self.keys.get(n, b"")) for n in self.nodes]
 
-    def asked(self, round: int) -> set[str]:
-        """Return whom a round asked."""
+    def tasks(self, round: int) -> dict[str, Message]:
+        """Return what a round asked of whom."""
         return {
-            str(self.contexts[m.metadata.dst_node_id].node_config["device-name"])
+            str(self.contexts[m.metadata.dst_node_id].node_config["device-name"]): m
             for m in self.sent
             if m.metadata.group_id == str(round)
         }
+
+    def asked(self, round: int) -> set[str]:
+        """Return whom a round asked."""
+        return {*self.tasks(round)}
 
 
 def _roster(street: Street, path: Path | None = None, **changes: Any) -> Roster:
@@ -402,3 +409,94 @@ def test_a_fixed_fleet_goes_on_without_who_is_misconfigured(tmp_path: Path) -> N
     assert "num-supernodes" not in str(caught.value), "these are devices, not a simulation's"
     left = json.loads((tmp_path / "too few" / "fleet.json").read_text())
     assert {row["device"] for row in left if "refused" in row} == {"odd", "extra", "own", "new"}
+
+
+def test_devices_without_images_share_no_part_of_the_runs(tmp_path: Path) -> None:
+    """Their numbers say which part is whose, whatever they are called and whoever else is there."""
+    names = [f"device {i}" for i in range(5)]
+    changes = {"simulation_clients": 5, "partition": "linear", "start_timeout": 60.0}
+    config = AUTO.model_copy(update=changes)
+    street = Street(config, *names)
+    street.comes("extra")
+    roster = _roster(street)
+    roster.start(street)
+    held = {row["device"]: row["examples"] for row in roster.record() if row.get("present")}
+    parts = [
+        len(load_partition("digits", "linear", 0.5, 5, part, config.seed)) for part in range(5)
+    ]
+    assert list(held) == names
+    assert list(held.values()) == parts, "each has its own part, and all together everything"
+    assert _refused(roster) == {
+        "extra": "data: this device brings no images, and all simulation-clients=5 parts of the "
+        "run's data set are others'; join with --data, or run with more simulation-clients"
+    }
+
+
+def test_a_device_that_goes_on_saying_that_it_waits_is_refused() -> None:
+    street = Street(AUTO.model_copy(update={"start_timeout": 60.0}), "barn")
+    street.comes("liar")
+    liar, answers = street.node("liar"), street._answers
+
+    def waiting(messages: Iterable[Message]) -> list[Message]:
+        replies = answers(messages)
+        for reply in replies:
+            record = reply.content.config_records.get("spec")
+            if reply.metadata.src_node_id == liar and record and "examples" in record:
+                record["examples"] = 0
+                record.pop("partition-id", None)
+        return replies
+
+    street._answers = waiting  # type: ignore[method-assign]
+    roster = _roster(street)
+    roster.start(street)
+    for _ in range(3):
+        roster.update(street)
+    assert _numbers(roster) == {"barn": 0}
+    assert "says that it has no images" in _refused(roster)[""]
+    asked = [m for m in street.sent if m.metadata.dst_node_id == liar]
+    assert len(asked) == 3, "two questions and the word that it is not taken"
+
+
+@pytest.mark.parametrize("policy", ["covering", "balanced"])
+def test_nobody_moves_within_a_stretch_whoever_joins_or_leaves(tmp_path: Path, policy: str) -> None:
+    changes = {"policy": policy, "refresh_every": 4, "rounds": 6, "lr_schedule": "constant"}
+    config = AUTO.model_copy(update={**changes, "fleet": "auto 1/2 1/4"})
+    names = ("barn", "field", "yard")
+
+    def run(folder: str, rounds: int, before: dict[int, Callable[[Street], Any]]) -> Street:
+        street = Street(config.model_copy(update={"rounds": rounds}), *names)
+        street.before = {
+            round: lambda happens=happens: happens(street)  # type: ignore[misc]
+            for round, happens in before.items()
+        }
+        federate(StreamingGrid(street), street.config, tmp_path / folder)
+        return street
+
+    def turbulent(street: Street) -> None:
+        street.goes("barn")
+        street.comes("meadow", model_rate="1/4")
+
+    whole = run(
+        "whole", 6, {2: turbulent, 3: lambda s: s.comes("pond"), 4: lambda s: s.comes("barn")}
+    )
+    kept = {
+        round: {who: wire.unpack_task(m.content, LAYOUT)[2].bitmask for who, m in tasks.items()}
+        for round in range(1, 7)
+        for tasks in [whole.tasks(round)]
+    }
+    for round in (2, 3, 4):
+        for who, bitmask in kept[round].items():
+            first = next(n for n in range(1, 7) if who in kept[n])
+            assert bitmask == kept[first][who], f"{who} moved in round {round}"
+    assert {*kept[4]} == {*names, "meadow", "pond"}
+    moved = [who for who in names if kept[5][who] != kept[4][who]]
+    assert moved == [*names], "another stretch has begun"
+    # A server that starts again within a stretch knows where everybody was.
+    run("parts", 3, {2: turbulent, 3: lambda s: s.comes("pond")})
+    later = Street(config, "field", "pond", "yard")
+    later.comes("meadow", model_rate="1/4")
+    later.before = {1: lambda: later.comes("barn")}
+    federate(StreamingGrid(later), config, tmp_path / "parts")
+    one, other = (final_state(config, tmp_path / folder) for folder in ("whole", "parts"))
+    assert one.masks.tobytes() == other.masks.tobytes()
+    assert one.theta.tobytes() == other.theta.tobytes()
