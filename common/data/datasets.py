@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from common.cache import cached_arrays
-from common.config import PicturesConfig
+from common.config import CLIENTS, PicturesConfig
 from common.data.builtin import DATASETS, Raw
 from common.data.flower_partitions import About
 from common.data.images import ImageData, Splits
@@ -97,7 +97,8 @@ def _known(name: str) -> Splits:
         laws = ", ".join(f"{each}8" for each in LAWS)
         raise UserError(
             f"data: no data set {name!r}; choose one of {', '.join(DATASETS)}, or a known law with "
-            f"its side: {laws}; or {PLACES}; or of others {', '.join(NAMED)}"
+            f"its side: {laws}; or {PLACES}; or of others {', '.join(NAMED)}; or {CLIENTS}, if "
+            "only devices have images"
         )
     drawn, labels = law.draw(sum(KNOWN_IMAGES), torch_generator(rng_for(0, 0, SERVER, name)))
     whole = ImageData(drawn.float().numpy(), labels.numpy(), law.num_classes, name)
