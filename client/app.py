@@ -4,6 +4,7 @@ Every message may start a fresh process, so what only training needs is imported
 """
 
 import logging
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -23,12 +24,14 @@ from client.device import (
 )
 from client.feedback import encoded
 from common.config import RunConfig
-from common.data import ImageData, Splits, hold_out, load_partition, own_images
+from common.data import ImageData, Splits, by_names, hold_out, load_partition, own_images
+from common.data.classes import numbered
 from common.errors import UserError
 from common.wire import (
     RollCall,
     StepSeconds,
     addressee,
+    named_classes,
     pack_answer,
     pack_reply,
     pack_roll_call,
@@ -72,13 +75,14 @@ def _answer(message: Message, context: Context) -> RollCall:
         UserError: Its configuration or its images are not such that it could take part.
     """
     config, node = RunConfig.from_flat(context.run_config), context.node_config
-    data = _splits(config, context).train
+    data = _splits(config, context, None).train
     rate = accepted_rate(config, data.image_shape, node)
     times: StepSeconds = ()
     if unpack_question(message.content):
         from client.capability import measured
 
-        times = measured(config, data, rate)
+        # How long a step takes does not depend on the classes, which have no numbers yet.
+        times = measured(config, replace(data, labels=np.zeros_like(data.labels)), rate)
     return RollCall(
         number_of(config, node),
         len(data),
@@ -90,7 +94,24 @@ def _answer(message: Message, context: Context) -> RollCall:
         times,
         node.get("keyed") is True,
         partitions_of(node),
+        _classes(config, data, own_source(config.data, node)),
     )
+
+
+def _classes(config: RunConfig, data: ImageData, own: str) -> tuple[str, ...]:
+    """Return what a node's own images are called, where a run is conditional on it.
+
+    Raises:
+        UserError: Nothing says of which class they are.
+    """
+    if not (own and config.model.num_classes):
+        return ()
+    if not data.classes:
+        raise UserError(
+            f"data: nothing says of which class an image of {own} is, and this run needs one; put "
+            "each class into a sub-folder of its name"
+        )
+    return data.held_classes()
 
 
 @app.train()
@@ -109,7 +130,7 @@ def train(message: Message, context: Context) -> Message:
 
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
-    data = _splits(config, context).train
+    data = _splits(config, context, named_classes(message.content)).train
     layout = layout_of(config.model, data.image_shape[0])
     values, submodel, spec = unpack_task(message.content, layout)
     accepted = accepted_rate(config, data.image_shape, context.node_config)
@@ -139,7 +160,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
-    splits = _splits(config, context)
+    splits = _splits(config, context, named_classes(message.content))
     shape = splits.train.image_shape
     question = unpack_evaluation(message.content, shape)
     weights = None
@@ -163,23 +184,35 @@ def _number(message: Message, context: Context) -> int:
     return partition_id(context.node_config) if number is None else number
 
 
-def _splits(config: RunConfig, context: Context) -> Splits:
-    """Return the images this node trains on, and where clients judge those it holds out."""
+def _splits(config: RunConfig, context: Context, names: tuple[str, ...] | None) -> Splits:
+    """Return the images this node trains on, and where clients judge those it holds out.
+
+    Args:
+        config: The run's configuration.
+        context: The node's.
+        names: What the run calls its classes, by whose places they are numbered; nothing for
+            numbers, and None while that is not agreed on.
+    """
     node = context.node_config
     share, parts = share_of(config, node, context.node_id)
-    return _split(config, share, parts, own_source(config.data, node))
+    return _split(config, share, parts, own_source(config.data, node), names)
 
 
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round
-def _split(config: RunConfig, partition: int, parts: int, own: str) -> Splits:
+def _split(
+    config: RunConfig, partition: int, parts: int, own: str, names: tuple[str, ...] | None
+) -> Splits:
     images = _images(config, partition, parts, own)
+    if own and names is not None and config.model.num_classes:
+        images = by_names(images, names or numbered(config.model.num_classes))
     return hold_out(images) if config.surveyed else Splits(images, images.select(NOBODY))
 
 
+@lru_cache(maxsize=8)
 def _images(config: RunConfig, partition: int, parts: int, own: str) -> ImageData:
     """Return the images this node is configured to hold, or its part of the run's data set."""
     if own:
-        return own_images(own, config.data, config.shape, config.model.num_classes, config.pictures)
+        return own_images(own, config.data, config.shape, config.pictures)
     return load_partition(
         config.data,
         config.partition,

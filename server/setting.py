@@ -1,6 +1,6 @@
 """What a run's configuration stands for: its images, and its model over them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -56,6 +56,10 @@ class Setting:
         """The full model's layout, in which the policy's coverage is counted."""
         plain = layout_of(self.config.model, self.image_shape[0])
         return policy_named(self.config.policy).coverage_layout(plain)
+
+    def agreed(self, classes: tuple[str, ...]) -> "Setting":
+        """Return the same with the names of classes that clients have agreed on."""
+        return replace(self, about=replace(self.about, classes=classes))
 
     def denoiser(self, theta: Float32[np.ndarray, "P"], rate: Fraction = Fraction(1)) -> Denoiser:
         """Return the network of a width of some global weights: how every width is judged and used.

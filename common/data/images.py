@@ -81,6 +81,11 @@ class ImageData:
             seen[np.unique(self.stored[part])] = True
         return scaled(np.flatnonzero(seen).astype(np.uint8), self.white)
 
+    def held_classes(self) -> tuple[str, ...]:
+        """The names of the classes that occur here; none where classes have no names."""
+        there = np.unique(self.labels) if self.classes else ()
+        return tuple(self.classes[place] for place in there)
+
     def digest(self) -> str:
         """The SHA-256 of images and labels; equal data have equal digests."""
         state = hashlib.sha256(

@@ -50,7 +50,7 @@ def read_npz(path: Path) -> Arrays:
         for name, size in zip(names, sizes, strict=True)
     ]
     said = said_parts(names, sizes)
-    return Arrays(images, np.concatenate(labels), held_out_parts(sizes), said, key)
+    return Arrays(images, np.concatenate(labels), held_out_parts(sizes), said, key, bool(found))
 
 
 def _taken(path: Path, held: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int64, UInt8
 from common.config import PicturesConfig
 from common.data.arrangement import arrange
 from common.data.arrays import Arrays, fitted
-from common.data.classes import classes_of
+from common.data.classes import classes_of, numbered
 from common.data.folder import kept_files, list_folder, printable
 from common.data.hub import read_hub
 from common.data.idx import read_idx
@@ -41,7 +41,8 @@ class OwnImages(NamedTuple):
         images: (N, C, H, W), 0 is black and 255 white; in the cache's memory map.
         shapes: (N, 3), C, H, W that the images had themselves.
         labels: (N,), positions in `classes`.
-        classes: The classes' names: sub-folders, values of a column, or numbers.
+        classes: The classes' names: sub-folders, values of a column, or numbers; one that has no
+            name where nothing says of which class an image is.
         skipped: Files that could not be decoded, with their folders.
         reasons: Why not, one for each.
         held_out: (N,), which images the source itself holds out; None if it says nothing of it.
@@ -149,7 +150,7 @@ def _read_arrays(source: str, arrays: Arrays, shape: Shape | None, fit: str) -> 
     count, *own = arrays.images.shape
     shapes = np.tile(np.array(own, np.int64), (count, 1))
     images = arrays.images if shape in (None, tuple(own)) else fitted(arrays, shape, fit)
-    classes = tuple(map(str, range(int(arrays.labels.max()) + 1)))
+    classes = numbered(int(arrays.labels.max()) + 1) if arrays.labelled else ("",)
     return OwnImages(images, shapes, arrays.labels, classes, held_out=arrays.held_out)
 
 

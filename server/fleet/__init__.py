@@ -1,6 +1,7 @@
 """Who takes part, what each is assigned, and what each has been sent."""
 
 from server.fleet.assignments import Assignment, assignments, request_for, widths_within
+from server.fleet.classes import ClassNames
 from server.fleet.members import (
     Client,
     eligible,
@@ -16,6 +17,7 @@ from server.fleet.tasks import GRACE, OpenTasks, Overdue, Packer, Task
 __all__ = [
     "GRACE",
     "Assignment",
+    "ClassNames",
     "Client",
     "OpenTasks",
     "Overdue",

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from common.config import CLIENTS, RunConfig
+from common.data.classes import numbered
 from common.errors import UserError
 from server.record.about import Kept, read_about, read_kept
 from server.record.history import Row, best_round, read_rows
@@ -65,6 +66,23 @@ class RunRecord:
         if kept is None:
             return self.setting.splits.train.labels
         return kept.tensors["labels"].astype(np.int64)
+
+    def class_of(self, asked: str | int) -> int:
+        """Return the number of a class that is asked for by its name or its number.
+
+        Raises:
+            UserError: The model has no classes, or not this one; the line names those it has.
+        """
+        classes, names = self.config.model.num_classes, self.setting.about.classes
+        if not classes:
+            raise UserError(f"class: {asked} is given to a model without classes")
+        if str(asked) in names:
+            return names.index(str(asked))
+        if str(asked).isdecimal() and int(asked) < classes:
+            return int(asked)
+        numbers = f"the numbers 0 … {classes - 1}"
+        known = numbers if names in ((), numbered(classes)) else f"{', '.join(names)}, or {numbers}"
+        raise UserError(f"class: there is no {asked!r}; the classes are {known}")
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -38,7 +38,7 @@ def repair(
     mask: Path | None = None,
     draws: int = 8,
     count: int = 64,
-    class_label: int | None = None,
+    class_label: str | int | None = None,
     seed: int = 0,
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -60,7 +60,7 @@ def repair(
         mask: For `inpaint` a picture of the run's size: what is black in it is lost.
         draws: As in `restore_run`, as are the others.
         count: How many pictures to take at most.
-        class_label: The pictures' class.
+        class_label: The pictures' class, by name or number.
         seed: Of the draws.
         out: The folder to write to; ``repaired/TASK`` in the run if None.
         progress: Called with the network's calls done and in total.

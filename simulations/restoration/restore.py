@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics.functional.image.psnr import peak_signal_noise_ratio
 from torchmetrics.functional.image.ssim import structural_similarity_index_measure
 
+from common.data.classes import numbered, said_classes
 from common.diffusion import CLOCKS, Grid, edm_grid, for_sampling
 from common.errors import UserError
 from common.files import write_json
@@ -44,7 +45,7 @@ def restore_run(
     factor: int = 2,
     draws: int = 8,
     count: int = 64,
-    class_label: int | None = None,
+    class_label: str | int | None = None,
     seed: int = 0,
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -66,9 +67,9 @@ def restore_run(
         factor: See `TASKS`; at least 2, and for `superres` a divisor of height and width.
         draws: Draws from the posterior for each image, at least 1.
         count: How many images to take at most, at least 1.
-        class_label: The images' class, for a model that has classes. If None, one that has learned
-            without labels, too, is given none; another takes those of held-out images and must
-            be told for others.
+        class_label: The images' class, by name or number, for a model that has classes. If None,
+            one that has learned without labels, too, is given none; another takes those of
+            held-out images and must be told for others.
         seed: Of the noise and the draws, 0 or greater.
         out: The folder to write to; ``restored/TASK`` in the run if None.
         progress: Called with the network's calls done and in total.
@@ -194,21 +195,19 @@ def draw_posterior(
     return images.unflatten(0, (draws, -1))
 
 
-def labels_of(run: RunRecord, pictures: Pictures, label: int | None) -> dict[str, Tensor]:
+def labels_of(run: RunRecord, pictures: Pictures, asked: str | int | None) -> dict[str, Tensor]:
     """Return the denoiser's keyword arguments: nothing for an unconditional model."""
     classes = run.config.model.num_classes
+    label = None if asked is None else run.class_of(asked)
     if not classes:
-        if label is not None:
-            raise UserError(f"class: {label} is given to a model without classes")
         return {}
     if label is None and run.config.model.label_dropout:
         label = classes  # the null class
     elif label is None:
         if pictures.labels is None:
-            raise UserError(f"class: say which of this model's 0 … {classes - 1} the images show")
+            known = said_classes(run.setting.about.classes or numbered(classes))
+            raise UserError(f"class: say which of this model's classes the images show: {known}")
         return {"class_labels": pictures.labels}
-    elif not 0 <= label < classes:
-        raise UserError(f"class: {label} is not in 0 … {classes - 1}")
     return {"class_labels": torch.full((len(pictures.images),), label)}
 
 

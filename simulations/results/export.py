@@ -38,4 +38,7 @@ def export_run(run_dir: Path, out: Path | None = None, round: str | None = None)
         )
     if run.config.model.num_classes:
         lines.append("DDPMPipeline passes no class labels; call its unet with class_labels")
+        if names := run.setting.about.classes:
+            said = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+            lines.append(f"class labels: {said}")
     return "\n".join(lines)

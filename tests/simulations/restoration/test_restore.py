@@ -232,9 +232,9 @@ def test_models_with_classes_are_told_the_class(tmp_path: Path, monkeypatch: Any
     folder = str(_pictures(tmp_path / "some", (8, 8), (8, 8)))
     _restore(run, "denoise", folder, class_label=7)
     assert told[-1].tolist() == [7] * 4
-    with pytest.raises(UserError, match="class: say which of this model's 0 … 9 the images show"):
+    with pytest.raises(UserError, match=r"class: say which of .* images show: the numbers 0 … 9"):
         _restore(run, "denoise", folder)
-    with pytest.raises(UserError, match="class: 10 is not in 0 … 9"):
+    with pytest.raises(UserError, match=r"class: there is no 10; .* are the numbers 0 … 9$"):
         _restore(run, "denoise", class_label=10)
     both = MODEL.model_copy(update={"num_classes": 10, "label_dropout": 0.1})
     _restore(make_run(tmp_path / "both", model=both), "denoise")
