@@ -18,6 +18,7 @@ class About:
         train: How many images there are to train on.
         held_out: How many no client sees.
         classes: Their names by number, where the data set has names for them.
+        depth: Black and white of those deep values of which their files say nothing, or empty.
     """
 
     name: str
@@ -27,6 +28,7 @@ class About:
     train: int
     held_out: int
     classes: tuple[str, ...] = ()
+    depth: tuple[float, ...] = ()
 
 
 def about_clients(config: RunConfig) -> About:
@@ -50,4 +52,5 @@ def about(splits: Splits) -> About:
         len(train),
         len(test),
         train.classes,
+        train.depth,
     )

@@ -206,6 +206,7 @@ def _of_own(source: str, own: OwnImages) -> ImageData:
         len(own.skipped),
         classes=tuple(map(printable, own.classes)) if any(own.classes) else (),
         columns=own.columns,
+        depth=own.depth,
     )
 
 

@@ -47,6 +47,8 @@ class OwnImages(NamedTuple):
         reasons: Why not, one for each.
         held_out: (N,), which images the source itself holds out; None if it says nothing of it.
         columns: Other things that are said of each image, as texts (N,) by name.
+        depth: Black and white of deep values of which the files themselves say nothing; empty
+            where there are none.
     """
 
     images: UInt8[np.ndarray, "N C H W"] | Rows
@@ -57,6 +59,7 @@ class OwnImages(NamedTuple):
     reasons: tuple[str, ...] = ()
     held_out: Bool[np.ndarray, " N"] | None = None
     columns: Mapping[str, np.ndarray] = MappingProxyType({})
+    depth: tuple[float, ...] = ()
 
 
 def read_own(
@@ -130,8 +133,9 @@ def _read_folder(folder: Path, shape: Shape, reading: PicturesConfig) -> OwnImag
     say_found(str(folder), labels, classes, held_out, kept)
     columns = as_columns([each.row for each in placed])
     return OwnImages(
-        kept.images, kept.shapes, labels, classes, skipped, kept.reasons, held_out, columns
-    )
+        kept.images, kept.shapes, labels, classes, skipped, kept.reasons, held_out, columns,
+        tuple(kept.depth.tolist()),
+    )  # fmt: skip
 
 
 def _read_hub(kind: str, name: str, shape: Shape, reading: PicturesConfig) -> OwnImages:
@@ -141,7 +145,7 @@ def _read_hub(kind: str, name: str, shape: Shape, reading: PicturesConfig) -> Ow
     say_found(f"{kind}:{name}", found.labels, found.classes, found.held_out, kept)
     return OwnImages(
         kept.images, kept.shapes, found.labels, found.classes, skipped, kept.reasons,
-        found.held_out, found.columns,
+        found.held_out, found.columns, tuple(kept.depth.tolist()),
     )  # fmt: skip
 
 

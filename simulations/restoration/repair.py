@@ -81,7 +81,7 @@ def repair(
         )
     channels, height, width = shape
     size = (height // factor, width // factor) if task == "superres" else (height, width)
-    images = read_as_they_are(source, (channels, *size), count)
+    images = read_as_they_are(source, (channels, *size), count, run.setting.about.depth)
     lost = _damage(task, shape, sigma, factor, mask)
     observed = _observed(lost, images, task)
     labels = labels_of(run, Pictures(images, None, 0), class_label)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -18,6 +17,7 @@ from common.diffusion import CLOCKS, Grid, edm_grid, for_sampling
 from common.errors import UserError
 from common.files import write_json
 from common.seeding import SERVER, rng_for, torch_generator
+from server.evaluation.pixels import MOST_VALUES
 from server.record.pictures import save_grid
 from server.state import ServerState
 from simulations.archive.record import RunRecord, read_run
@@ -29,10 +29,8 @@ from simulations.results.sample import BATCH
 
 STEPS, DELTA = 20, 2e-4  # at DELTA the noise has a deviation of 0.02
 LEAST_SIGMA, MOST_SIGMA = 0.02, 2.0
-MOST_VALUES = 32 * 32 * 3
 RIDGE = 1e-3  # keeps pixels that never vary from making the covariance singular
 SHOWN = 16
-COVARIANCE_IMAGES = 8192
 
 Images = Float[Tensor, "n C H W"]
 
@@ -82,7 +80,8 @@ def restore_run(
             read; the line names it.
     """
     run, state, shape = opened(run_dir, task, sigma, factor, draws, count, seed)
-    pictures = read_images(source, run.setting.splits.test, count)
+    about = run.setting.about
+    pictures = read_images(source, shape, count, about.depth, lambda: run.setting.splits.test)
     lost = TASKS[task].degradation(shape, sigma, factor)
     observed = lost.observe(pictures.images, _generator(seed, "restore-noise"))
 
@@ -168,9 +167,7 @@ def draw_posterior(
     weights, _ = run.averaged(state, rate)
     clip = run.config.evaluation.clip
     denoiser = for_sampling(run.setting.denoiser(weights, rate), clip=clip)
-    train = run.setting.splits.train
-    some = np.linspace(0, len(train) - 1, min(len(train), COVARIANCE_IMAGES)).astype(np.int64)
-    covariance = torch.cov(torch.from_numpy(train.values(some)).flatten(1).double().T)
+    covariance = torch.from_numpy(run.covariance)
     covariance = covariance + RIDGE * torch.eye(len(covariance), dtype=torch.float64)
     observed = observed.repeat(draws, 1)
     labels = {key: value.repeat(draws) for key, value in labels.items()}
