@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from common.config import CLIENTS, RunConfig
 from common.data import Splits
+from common.data.named import NAMED
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ def about_clients(config: RunConfig) -> About:
     assert config.shape is not None, "refused with the configuration"
     classes = max(1, config.model.num_classes)
     return About(CLIENTS, config.shape, classes, True, 0, 0)
+
+
+def about_named(config: RunConfig) -> About:
+    """Return what kind of images a data set of the literature has, without reading it.
+
+    How many there are is not said.
+    """
+    known = NAMED[config.data]
+    shape = config.shape or known.shape
+    return About(config.data, shape, known.num_classes, known.flippable, 0, 0)
 
 
 def about(splits: Splits) -> About:

@@ -9,11 +9,12 @@ from jaxtyping import Float32
 
 from common.config import CLIENTS, RunConfig
 from common.data import Splits, load_dataset
+from common.data.named import NAMED
 from common.diffusion import Denoiser
 from common.errors import UserError
 from common.network import layout_of, submodel_denoiser
 from common.submodels import Layout, submodel_of_rate
-from server.about import About, about, about_clients
+from server.about import About, about, about_clients, about_named
 from server.policies import policy_named
 
 
@@ -73,6 +74,15 @@ class Setting:
         """
         submodel = submodel_of_rate(self.layout, rate)
         return submodel_denoiser(self.config, theta, submodel, self.image_shape[0])
+
+
+def outlined(config: RunConfig) -> Setting:
+    """Return what a configuration speaks of, without its images if these are known beforehand.
+
+    Raises:
+        UserError: As `prepare`, of other data sets.
+    """
+    return Setting(config, about_named(config)) if config.data in NAMED else prepare(config)
 
 
 def prepare(config: RunConfig) -> Setting:

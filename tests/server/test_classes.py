@@ -151,7 +151,7 @@ def test_devices_agree_on_the_names_of_classes(tmp_path: Path) -> None:
         run = start(rounds=5)
         wait_for(lambda: rows() or run.poll() is not None)
         join("zoo", snake=10, cat=10)
-        wait_for(lambda: "zoo" in refused() or run.poll() is not None)
+        wait_for(lambda: "zoo" in refused() or run.poll() is not None, 600)
         assert run.wait() == 0
         # A fifth of each is held out; each class counts whoever has it, under one number.
         assert counts() == {"class 0": 12, "class 1": 8, "class 2": 8}
