@@ -78,9 +78,12 @@ def read_own(
             then refused, unless `reading.fit` says how they are brought to it.
 
     Raises:
-        UserError: The path is not absolute, there is nothing to be read, or it does not fit.
+        UserError: There is no path or it is not absolute, nothing can be read there, or it does
+            not fit.
     """
     kind, _, name = source.partition(":")
+    if not name:
+        raise UserError(f"data: {source} names nothing; write {kind}:PATH, or hf:NAME")
     if kind != "hf":
         path = Path(name).expanduser()
         if not path.is_absolute():
