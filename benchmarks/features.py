@@ -5,7 +5,7 @@ them, faded, shifted, all by degrees) are put in order by the label-free feature
 in one flat folder, by those of the untrained network that all clients can have, and by those of the
 labelled classifier; Spearman's correlation with the last says how far the others agree. With the
 run directory of a run on digits its samples are judged as well, of every checkpoint and every
-width.
+width; with `--rounds` a run of so many is trained for it, all of whose checkpoints are kept.
 
 *Order*: flat folders of 60 to 6000 patches of photographs; what the check at a run's start finds on
 them, as multiples of the undamaged images' distance.
@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
+from unittest.mock import patch
 
 import numpy as np
 import torch
 import typer
+from flwr.supercore.task_identity import TaskIdentity
 from scipy.stats import spearmanr
 from sklearn.datasets import load_sample_images
 from torch import Tensor
@@ -28,10 +30,13 @@ from benchmarks.harness import Result
 from common.config import RunConfig
 from common.data import ImageData, Splits, load_dataset
 from common.features import blurred
+from server.app import federate
 from server.evaluation.build import evaluator_for
 from server.evaluation.evaluator import Evaluator
+from server.record.recorder import Recorder
 from server.state import checkpoints, load_checkpoint
 from simulations.archive.record import read_run
+from tests.local_grid import LocalGrid
 
 COUNTS = 60, 200, 600, 2000, 6000
 SIDE = 16
@@ -75,6 +80,17 @@ def sampled(run_dir: Path, evaluator: Evaluator) -> dict[str, Tensor]:
                 images = evaluator.sample(run.setting.denoiser(weights, rate))
                 found[f"round {state.round}, {rate}, {name}"] = images
     return found
+
+
+def trained(run_dir: Path, rounds: int) -> None:
+    """Train on digits and keep the checkpoint of every round, from one that has learned nothing."""
+    config = RunConfig(
+        rounds=rounds, local_steps=20, evaluate_every=rounds + 1, fleet="1x1 1/2x1 1/4x1"
+    )
+    for name in ("_run_id", "_node_id", "_task_id"):  # as Flower's own processes set them
+        setattr(TaskIdentity, name, 1)
+    with patch.object(Recorder, "discard_old", lambda _: None):
+        federate(LocalGrid(config), config, run_dir)
 
 
 def ranks(run_dir: Path | None) -> Iterator[Result]:
@@ -136,8 +152,11 @@ def orders() -> Iterator[Result]:
 
 def main(
     run: Annotated[Path | None, typer.Option(help="A run on digits, to judge its samples.")] = None,
+    rounds: Annotated[int, typer.Option(help="Train one of so many rounds into --run first.")] = 0,
 ) -> None:
     """Print one JSON object per line."""
+    if run is not None and rounds:
+        trained(run, rounds)
     for part in (ranks(run), orders()):
         for result in part:
             print(json.dumps(result.as_json()), flush=True)

@@ -4,6 +4,7 @@ Every message may start a fresh process, so what only training needs is imported
 """
 
 import logging
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -24,13 +25,15 @@ from client.device import (
 )
 from client.feedback import encoded
 from common.config import RunConfig
-from common.data import ImageData, Splits, hold_out, load_partition, own_images
+from common.data import ImageData, Splits, by_names, hold_out, load_partition, own_images
+from common.data.classes import numbered
 from common.errors import UserError
 from common.resources import free_memory
 from common.wire import (
     RollCall,
     StepSeconds,
     addressee,
+    named_classes,
     pack_answer,
     pack_reply,
     pack_roll_call,
@@ -80,7 +83,7 @@ def _answer(message: Message, context: Context) -> RollCall:
     # Which part of the run's data set a device takes its number says; until it has one, it looks
     # at the first, so that what keeps it from taking part shows before a number is spent on it.
     waits = number is None and not own_source(config.data, node)
-    data = _splits(config, node, number or 0).train
+    data = _splits(config, node, number or 0, None).train
     rate = accepted_rate(config, data.image_shape, node)
     times: StepSeconds = ()
     named, key = device_named(config, node)
@@ -92,7 +95,9 @@ def _answer(message: Message, context: Context) -> RollCall:
         if measure:
             from client.capability import measured
 
-            times = measured(config, data, rate, device)
+            # How long a step takes does not depend on the classes, which have no numbers yet.
+            unnumbered = replace(data, labels=np.zeros_like(data.labels))
+            times = measured(config, unnumbered, rate, device)
     return RollCall(
         number,
         0 if waits else len(data),
@@ -104,7 +109,24 @@ def _answer(message: Message, context: Context) -> RollCall:
         times,
         node.get("keyed") is True,
         partitions_of(node),
+        _classes(config, data, own_source(config.data, node)),
     )
+
+
+def _classes(config: RunConfig, data: ImageData, own: str) -> tuple[str, ...]:
+    """Return what a node's own images are called, where a run is conditional on it.
+
+    Raises:
+        UserError: Nothing says of which class they are.
+    """
+    if not (own and config.model.num_classes):
+        return ()
+    if not data.classes:
+        raise UserError(
+            f"data: nothing says of which class an image of {own} is, and this run needs one; put "
+            "each class into a sub-folder of its name"
+        )
+    return data.held_classes()
 
 
 @app.train()
@@ -124,7 +146,7 @@ def train(message: Message, context: Context) -> Message:
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
     number = _number(message, context)
-    data = _splits(config, context.node_config, number).train
+    data = _splits(config, context.node_config, number, named_classes(message.content)).train
     layout = layout_of(config.model, data.image_shape[0])
     values, submodel, spec = unpack_task(message.content, layout)
     accepted = accepted_rate(config, data.image_shape, context.node_config)
@@ -157,7 +179,7 @@ def evaluate(message: Message, context: Context) -> Message:
     config = RunConfig.from_flat(context.run_config)
     torch.set_num_threads(config.threads)
     number = _number(message, context)
-    splits = _splits(config, context.node_config, number)
+    splits = _splits(config, context.node_config, number, named_classes(message.content))
     shape = splits.train.image_shape
     question = unpack_evaluation(message.content, shape)
     weights = None
@@ -182,23 +204,38 @@ def _number(message: Message, context: Context) -> int:
     return partition_id(context.node_config) if number is None else number
 
 
-def _splits(config: RunConfig, node: NodeConfig, number: int) -> Splits:
-    """Return the images this node trains on, and where clients judge those it holds out."""
+def _splits(
+    config: RunConfig, node: NodeConfig, number: int, names: tuple[str, ...] | None
+) -> Splits:
+    """Return the images this node trains on, and where clients judge those it holds out.
+
+    Args:
+        config: The run's configuration.
+        node: The node's.
+        number: The client's.
+        names: What the run calls its classes, by whose places they are numbered; nothing for
+            numbers, and None while that is not agreed on.
+    """
     own = own_source(config.data, node)
     share, parts = (0, 1) if own else share_of(config, node, number)
-    return _split(config, share, parts, own)
+    return _split(config, share, parts, own, names)
 
 
 @lru_cache(maxsize=8)  # a simulation's worker serves several clients, round after round
-def _split(config: RunConfig, partition: int, parts: int, own: str) -> Splits:
+def _split(
+    config: RunConfig, partition: int, parts: int, own: str, names: tuple[str, ...] | None
+) -> Splits:
     images = _images(config, partition, parts, own)
+    if own and names is not None and config.model.num_classes:
+        images = by_names(images, names or numbered(config.model.num_classes))
     return hold_out(images) if config.surveyed else Splits(images, images.select(NOBODY))
 
 
+@lru_cache(maxsize=8)
 def _images(config: RunConfig, partition: int, parts: int, own: str) -> ImageData:
     """Return the images this node is configured to hold, or its part of the run's data set."""
     if own:
-        return own_images(own, config.data, config.shape, config.model.num_classes, config.pictures)
+        return own_images(own, config.data, config.shape, config.pictures)
     return load_partition(
         config.data,
         config.partition,

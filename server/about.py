@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from common.config import CLIENTS, RunConfig
 from common.data import Splits
+from common.data.named import NAMED
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class About:
         train: How many images there are to train on.
         held_out: How many no client sees.
         classes: Their names by number, where the data set has names for them.
+        depth: Black and white of those deep values of which their files say nothing, or empty.
     """
 
     name: str
@@ -27,6 +29,7 @@ class About:
     train: int
     held_out: int
     classes: tuple[str, ...] = ()
+    depth: tuple[float, ...] = ()
 
 
 def about_clients(config: RunConfig) -> About:
@@ -37,6 +40,16 @@ def about_clients(config: RunConfig) -> About:
     assert config.shape is not None, "refused with the configuration"
     classes = max(1, config.model.num_classes)
     return About(CLIENTS, config.shape, classes, True, 0, 0)
+
+
+def about_named(config: RunConfig) -> About:
+    """Return what kind of images a data set of the literature has, without reading it.
+
+    How many there are is not said.
+    """
+    known = NAMED[config.data]
+    shape = config.shape or known.shape
+    return About(config.data, shape, known.num_classes, known.flippable, 0, 0)
 
 
 def about(splits: Splits) -> About:
@@ -50,4 +63,5 @@ def about(splits: Splits) -> About:
         len(train),
         len(test),
         train.classes,
+        train.depth,
     )

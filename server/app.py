@@ -7,14 +7,16 @@ from pathlib import Path
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
-from common.config import RunConfig
+from common.config import CLIENTS, RunConfig
 from common.errors import UserError
 from common.files import atomic_write, discard_parts, write_json
-from server.fleet import Client, Roster
+from server.about import About
+from server.fleet import ClassNames, Client, Roster
 from server.grid import StreamingGrid
 from server.preflight import preflight
 from server.pretrained.start import starting_weights
 from server.privacy import Ledger
+from server.record.about import read_about
 from server.record.background import Background
 from server.record.history import read_rows
 from server.record.lock import only_writer
@@ -99,11 +101,17 @@ def federate(grid: Grid, config: RunConfig, run_dir: Path) -> None:
     write_config(config, run_dir)
     ledger = Ledger(run_dir, resumed=last is not None) if config.privacy.on else None
     numbers = run_dir / "numbers.json"
-    roster = Roster(config, layout, setting.image_shape, state.limits, numbers)
+    kind: About | None = setting.about
+    if config.data == CLIENTS:  # a run that goes on keeps its names, whoever is there today
+        kind = read_about(run_dir) if last is not None else None
+    classes = ClassNames(config, kind.classes if kind else (), fixed=kind is not None)
+    roster = Roster(config, layout, setting.image_shape, state.limits, numbers, classes)
     try:
         roster.start(grid)
     finally:  # it also says who was refused
         write_json(run_dir / "fleet.json", roster.record())
+    if config.data == CLIENTS:
+        setting = setting.agreed(roster.classes.names)
     recorder = Recorder(setting, run_dir)
     recorder.go_on_after(recorded)
     replaying = replays(config, layout)

@@ -118,6 +118,7 @@ class Attempt:
             spec, content, error = packer.pack(assignment.submodel, replay)
             if self.config.auto:
                 wire.address_task(content, assignment.client.partition)
+            wire.name_classes(content, self.roster.classes.names)
             # A client that is away must not train on it when it comes back much later.
             message = Message(
                 content,

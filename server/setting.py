@@ -1,6 +1,6 @@
 """What a run's configuration stands for: its images, and its model over them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -10,11 +10,12 @@ from jaxtyping import Float32
 
 from common.config import CLIENTS, RunConfig
 from common.data import Splits, load_dataset
+from common.data.named import NAMED
 from common.diffusion import Denoiser
 from common.errors import UserError
 from common.network import device_of, layout_of, submodel_denoiser
 from common.submodels import Layout, submodel_of_rate
-from server.about import About, about, about_clients
+from server.about import About, about, about_clients, about_named
 from server.policies import policy_named
 
 
@@ -67,6 +68,10 @@ class Setting:
         """
         return device_of(self.config.evaluation.device, "evaluation.device")
 
+    def agreed(self, classes: tuple[str, ...]) -> "Setting":
+        """Return the same with the names of classes that clients have agreed on."""
+        return replace(self, about=replace(self.about, classes=classes))
+
     def denoiser(self, theta: Float32[np.ndarray, "P"], rate: Fraction = Fraction(1)) -> Denoiser:
         """Return the network of a width of some global weights: how every width is judged and used.
 
@@ -79,6 +84,15 @@ class Setting:
         """
         submodel = submodel_of_rate(self.layout, rate)
         return submodel_denoiser(self.config, theta, submodel, self.image_shape[0], self.device)
+
+
+def outlined(config: RunConfig) -> Setting:
+    """Return what a configuration speaks of, without its images if these are known beforehand.
+
+    Raises:
+        UserError: As `prepare`, of other data sets.
+    """
+    return Setting(config, about_named(config)) if config.data in NAMED else prepare(config)
 
 
 def prepare(config: RunConfig) -> Setting:

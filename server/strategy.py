@@ -187,6 +187,7 @@ class CoverageAvg(Strategy):
             network=self._network,
             judging=judging,
             samples=samples,
+            classes=self.roster.classes.names,
         )
 
     def _asked(self, survey: Survey, grid: Grid) -> Findings:

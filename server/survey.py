@@ -5,7 +5,7 @@ round does. Nothing in it stops a run: who does not answer, or not as asked, is 
 """
 
 import logging
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from textwrap import shorten
@@ -54,6 +54,7 @@ class Survey:
         network: The features in which moments are asked of those who have not answered yet.
         judging: Partitions that are asked for the losses of their width and of narrower ones.
         samples: Images whose nearest training images each looks for.
+        classes: What the run calls its classes, nothing where they are numbers.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Survey:
         network: FeatureNetwork,
         judging: Container[int] = (),
         samples: UInt8[np.ndarray, "N C H W"] | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
+        self._classes = classes
         self._config, self._layout, self._state = config, layout, state
         self._network, self._judging, self._samples = network, judging, samples
         self._bound = network.bound()
@@ -105,6 +108,7 @@ class Survey:
                 task = packer.pack(submodel_of_rate(self._layout, question.rates[0])).content
             content = wire.pack_evaluation(question, task)
             wire.address_task(content, client.partition)
+            wire.name_classes(content, self._classes)
             message = Message(
                 content,
                 client.node,

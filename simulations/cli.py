@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from common.config import CLIENTS, RunConfig
+from common.data.named import NAMED
 from common.errors import UserError
 from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir
 from simulations.deployment import commands as deployment
@@ -96,6 +97,10 @@ def run(
             changes.append(f"run-dir={run_dir.absolute()}")
         config = load_config(source or "digits", changes)
         _check_simulated(config)
+        if config.data in NAMED:  # it may be long until there are images, and longer after that
+            from simulations.planning.ahead import said_ahead
+
+            typer.echo(said_ahead(config), err=True)
         preflight(config)
         target = resolve_run_dir(config, RUNS)
     write_config(config, target)

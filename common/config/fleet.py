@@ -9,6 +9,9 @@ from common.errors import UserError
 AUTO = "auto"
 """The word by which a fleet says that whoever comes takes part."""
 
+MOST_CLIENTS = 100_000
+"""More would fill the server's memory before the run begins."""
+
 CODE_RATES = {code: Fraction(4 if code == 1 else 3 if code < 5 else 2, 4) for code in range(1, 8)}
 """The model rate of each of Zhou's client types."""
 
@@ -22,7 +25,8 @@ def parse_fleet(text: str) -> tuple[Fraction, ...]:
             fleet code, see `fleet_codes`.
 
     Raises:
-        UserError: The text does not parse or a rate is not in (0, 1].
+        UserError: The text does not parse, a rate is not in (0, 1], or there are more than
+            `MOST_CLIENTS`.
     """
     rates = [CODE_RATES[code] for code in fleet_codes(text)]
     if rates:
@@ -36,6 +40,10 @@ def parse_fleet(text: str) -> tuple[Fraction, ...]:
         rate, count = Fraction(match[1]), int(match[2] or 1)
         if not 0 < rate <= 1 or count < 1:
             raise UserError(f"fleet: '{word}' needs a rate in (0, 1] and a count of at least 1")
+        if len(rates) + count > MOST_CLIENTS:
+            raise UserError(
+                f"fleet: '{word}' is too many; a fleet has at most {MOST_CLIENTS} clients"
+            )
         rates += [rate] * count
     if not rates:
         raise UserError("fleet: empty; write for example '1x2 1/2x3 1/4x3'")

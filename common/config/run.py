@@ -7,7 +7,6 @@ float and str, so lists are written as ``"32,64"`` and nested keys as dotted, ke
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from common.config.earlier import read_earlier
 from common.config.fleet import fleet_menu, fleet_widths, parse_fleet
+from common.config.keys import hyphened, one_line
 from common.config.sections import (
     EmaConfig,
     EvaluationConfig,
@@ -215,13 +215,15 @@ class RunConfig(Section):
     def from_tree(cls, tree: Mapping[str, Any]) -> "RunConfig":
         """Build the tree from nested tables, as TOML gives them, of this or earlier versions.
 
+        Keys may also be written as Python writes them, ``local_steps`` for ``local-steps``.
+
         Raises:
             UserError: A key is unknown or was taken out, or a value is not allowed; it is named.
         """
         try:
-            config = cls.model_validate(read_earlier(tree))
+            config = cls.model_validate(read_earlier(hyphened(tree)))
         except ValidationError as error:
-            raise UserError(_one_line(error, cls)) from None
+            raise UserError(one_line(error, cls().to_flat())) from None
         _ = config.client_rates  # a fleet that does not parse is refused here
         _refuse(config)
         config._check_numbers()
@@ -275,17 +277,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _one_line(error: ValidationError, cls: type["RunConfig"]) -> str:
-    """Say the first thing that pydantic found wrong in one line, naming the key."""
-    first = error.errors()[0]
-    key = ".".join(str(part).replace("_", "-") for part in first["loc"] if isinstance(part, str))
-    if first["type"] == "extra_forbidden":
-        near = get_close_matches(key, cls().to_flat(), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "see docs/configuration.md"
-        return f"unknown key '{key}'; {hint}"
-    message = first["msg"].removeprefix("Value error, ")
-    if not key:  # of several together, which it names
-        return message
-    return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"

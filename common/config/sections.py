@@ -13,9 +13,11 @@ DEVICES = r"^(auto|cpu|cuda(:[0-9]{1,2})?)$"
 
 
 def _split(value: Any) -> Any:
-    """Read ``"32,64"`` as a list; leave lists and tuples for pydantic to check."""
+    """Read ``"32,64"``, or ``"[32, 64]"``, as a list; leave lists and tuples for pydantic."""
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        inner = value.strip()
+        inner = inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner
+        return [part.strip() for part in inner.split(",") if part.strip()]
     return [value] if isinstance(value, int) else value
 
 
@@ -33,6 +35,7 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         populate_by_name=True,
+        allow_inf_nan=False,
         alias_generator=lambda name: name.replace("_", "-"),
     )
 
@@ -188,8 +191,8 @@ class PrivacyConfig(Section):
     `delta`.
     """
 
-    noise_multiplier: float = Field(0.0, ge=0, allow_inf_nan=False)
-    clip: float = Field(1.0, gt=0, allow_inf_nan=False, description="largest norm of an update")
+    noise_multiplier: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of an update")
     delta: float = Field(1e-5, gt=0, lt=1)
 
     @property

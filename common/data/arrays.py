@@ -38,6 +38,7 @@ class Arrays(NamedTuple):
         held_out: (N,), which images the file itself holds out; None if it says nothing of it.
         said: What was taken, for the log.
         key: What tells these images from others, for the keys of the cache.
+        labelled: Whether the file says of which class an image is; else all labels are 0.
     """
 
     images: UInt8[np.ndarray, "N C H W"]
@@ -45,6 +46,7 @@ class Arrays(NamedTuple):
     held_out: Bool[np.ndarray, " N"] | None
     said: str
     key: Mapping[str, object]
+    labelled: bool = True
 
 
 def fitted(arrays: Arrays, shape: Shape, fit: str) -> UInt8[np.ndarray, "N C H W"]:

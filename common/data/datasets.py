@@ -4,6 +4,8 @@ Building a data set imports scikit-learn, which takes seconds; it is therefore b
 cached, and a client that starts on a warm cache does not import it.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,9 +13,11 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from common.cache import cached_arrays
-from common.config import PicturesConfig
+from common.config import CLIENTS, PicturesConfig
 from common.data.builtin import DATASETS, Raw
+from common.data.classes import renumbered
 from common.data.flower_partitions import About
+from common.data.folder import printable
 from common.data.images import ImageData, Splits
 from common.data.named import NAMED
 from common.data.own import OwnImages, held_out_of, read_own
@@ -97,7 +101,8 @@ def _known(name: str) -> Splits:
         laws = ", ".join(f"{each}8" for each in LAWS)
         raise UserError(
             f"data: no data set {name!r}; choose one of {', '.join(DATASETS)}, or a known law with "
-            f"its side: {laws}; or {PLACES}; or of others {', '.join(NAMED)}"
+            f"its side: {laws}; or {PLACES}; or of others {', '.join(NAMED)}; or {CLIENTS}, if "
+            "only devices have images"
         )
     drawn, labels = law.draw(sum(KNOWN_IMAGES), torch_generator(rng_for(0, 0, SERVER, name)))
     whole = ImageData(drawn.float().numpy(), labels.numpy(), law.num_classes, name)
@@ -109,18 +114,16 @@ def own_images(
     source: str,
     data: str,
     shape: Shape | None,
-    num_classes: int,
     reading: PicturesConfig = PLAIN,
 ) -> ImageData:
     """All images of `source`, a device's own folder or file, as its part of a run on `data`.
 
     Those that the source itself holds out are none of it.
 
-    Classes must mean the same on every device. So a conditional run, of `num_classes`, takes labels
-    that are numbers, in an .npz file or as names of sub-folders; in others labels do not matter.
+    Classes have the device's own numbers, which are others on other devices: see `by_names`.
 
     Raises:
-        UserError: as `read_own`, or a label is not one of the run's classes.
+        UserError: as `read_own`.
     """
     if not source.startswith(OWN):
         raise UserError(f"data: a node's own is {PLACES}, not {source!r}")
@@ -132,14 +135,18 @@ def own_images(
     if shape is None:
         raise UserError("image-shape: the run must set it, since this node has images of its own")
     own = read_own(source, shape, reading, of)
-    odd = [name for name in own.classes if not name.isdecimal() or int(name) >= num_classes]
-    if num_classes and odd:
-        raise UserError(
-            f"data: {source} has the class {odd[0]!r}; this run's classes are the numbers"
-            f" 0 … {num_classes - 1}, which also name the sub-folders"
-        )
     images = _of_own(source, own)
     return images if own.held_out is None else images.select(np.flatnonzero(~own.held_out))
+
+
+def by_names(images: ImageData, names: Sequence[str]) -> ImageData:
+    """Images whose classes have the numbers of a run, which knows them by these names.
+
+    Raises:
+        UserError: A class that occurs is not one of them.
+    """
+    labels = renumbered(images.labels, images.classes, names, images.name)
+    return replace(images, labels=labels, num_classes=len(names), classes=tuple(names))
 
 
 def load_partition(
@@ -197,8 +204,9 @@ def _of_own(source: str, own: OwnImages) -> ImageData:
         source,
         flippable,
         len(own.skipped),
-        classes=own.classes if any(own.classes) else (),
+        classes=tuple(map(printable, own.classes)) if any(own.classes) else (),
         columns=own.columns,
+        depth=own.depth,
     )
 
 

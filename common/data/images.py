@@ -30,6 +30,7 @@ class ImageData:
         white: the stored value that becomes 1; of no account for float32.
         classes: their names by number, where the data set has names for them.
         columns: what else is said of each image, as texts (N,) by name.
+        depth: black and white of those deep values of which their files say nothing, or empty.
     """
 
     stored: Float32[np.ndarray, "N C H W"] | UInt8[np.ndarray, "N C H W"] | Rows
@@ -41,6 +42,7 @@ class ImageData:
     white: int = 255
     classes: tuple[str, ...] = ()
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    depth: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,6 +82,11 @@ class ImageData:
         for part in self._parts():
             seen[np.unique(self.stored[part])] = True
         return scaled(np.flatnonzero(seen).astype(np.uint8), self.white)
+
+    def held_classes(self) -> tuple[str, ...]:
+        """The names of the classes that occur here; none where classes have no names."""
+        there = np.unique(self.labels) if self.classes else ()
+        return tuple(self.classes[place] for place in there)
 
     def digest(self) -> str:
         """The SHA-256 of images and labels; equal data have equal digests."""

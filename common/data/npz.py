@@ -31,6 +31,10 @@ def read_npz(path: Path) -> Arrays:
     Raises:
         UserError: It is no such file, or not of uint8 images in grey or colour, one label each.
     """
+    if not path.exists():
+        raise UserError(f"data: there is no file {path}")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"data: {path} is no .npz file, which is a zip archive of arrays")
     try:
         with np.load(path, allow_pickle=False) as file:
             names = _taken(path, file.files)
@@ -50,7 +54,7 @@ def read_npz(path: Path) -> Arrays:
         for name, size in zip(names, sizes, strict=True)
     ]
     said = said_parts(names, sizes)
-    return Arrays(images, np.concatenate(labels), held_out_parts(sizes), said, key)
+    return Arrays(images, np.concatenate(labels), held_out_parts(sizes), said, key, bool(found))
 
 
 def _taken(path: Path, held: Sequence[str]) -> list[str]:

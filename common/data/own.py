@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int64, UInt8
 from common.config import PicturesConfig
 from common.data.arrangement import arrange
 from common.data.arrays import Arrays, fitted
-from common.data.classes import classes_of
+from common.data.classes import classes_of, numbered
 from common.data.folder import kept_files, list_folder, printable
 from common.data.hub import read_hub
 from common.data.idx import read_idx
@@ -41,11 +41,14 @@ class OwnImages(NamedTuple):
         images: (N, C, H, W), 0 is black and 255 white; in the cache's memory map.
         shapes: (N, 3), C, H, W that the images had themselves.
         labels: (N,), positions in `classes`.
-        classes: The classes' names: sub-folders, values of a column, or numbers.
+        classes: The classes' names: sub-folders, values of a column, or numbers; one that has no
+            name where nothing says of which class an image is.
         skipped: Files that could not be decoded, with their folders.
         reasons: Why not, one for each.
         held_out: (N,), which images the source itself holds out; None if it says nothing of it.
         columns: Other things that are said of each image, as texts (N,) by name.
+        depth: Black and white of deep values of which the files themselves say nothing; empty
+            where there are none.
     """
 
     images: UInt8[np.ndarray, "N C H W"] | Rows
@@ -56,6 +59,7 @@ class OwnImages(NamedTuple):
     reasons: tuple[str, ...] = ()
     held_out: Bool[np.ndarray, " N"] | None = None
     columns: Mapping[str, np.ndarray] = MappingProxyType({})
+    depth: tuple[float, ...] = ()
 
 
 def read_own(
@@ -74,9 +78,12 @@ def read_own(
             then refused, unless `reading.fit` says how they are brought to it.
 
     Raises:
-        UserError: The path is not absolute, there is nothing to be read, or it does not fit.
+        UserError: There is no path or it is not absolute, nothing can be read there, or it does
+            not fit.
     """
     kind, _, name = source.partition(":")
+    if not name:
+        raise UserError(f"data: {source} names nothing; write {kind}:PATH, or hf:NAME")
     if kind != "hf":
         path = Path(name).expanduser()
         if not path.is_absolute():
@@ -129,8 +136,9 @@ def _read_folder(folder: Path, shape: Shape, reading: PicturesConfig) -> OwnImag
     say_found(str(folder), labels, classes, held_out, kept)
     columns = as_columns([each.row for each in placed])
     return OwnImages(
-        kept.images, kept.shapes, labels, classes, skipped, kept.reasons, held_out, columns
-    )
+        kept.images, kept.shapes, labels, classes, skipped, kept.reasons, held_out, columns,
+        tuple(kept.depth.tolist()),
+    )  # fmt: skip
 
 
 def _read_hub(kind: str, name: str, shape: Shape, reading: PicturesConfig) -> OwnImages:
@@ -140,7 +148,7 @@ def _read_hub(kind: str, name: str, shape: Shape, reading: PicturesConfig) -> Ow
     say_found(f"{kind}:{name}", found.labels, found.classes, found.held_out, kept)
     return OwnImages(
         kept.images, kept.shapes, found.labels, found.classes, skipped, kept.reasons,
-        found.held_out, found.columns,
+        found.held_out, found.columns, tuple(kept.depth.tolist()),
     )  # fmt: skip
 
 
@@ -149,7 +157,7 @@ def _read_arrays(source: str, arrays: Arrays, shape: Shape | None, fit: str) -> 
     count, *own = arrays.images.shape
     shapes = np.tile(np.array(own, np.int64), (count, 1))
     images = arrays.images if shape in (None, tuple(own)) else fitted(arrays, shape, fit)
-    classes = tuple(map(str, range(int(arrays.labels.max()) + 1)))
+    classes = numbered(int(arrays.labels.max()) + 1) if arrays.labelled else ("",)
     return OwnImages(images, shapes, arrays.labels, classes, held_out=arrays.held_out)
 
 

@@ -7,18 +7,24 @@ which is why nodes should authenticate themselves.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from textwrap import shorten
 
 from flwr.app import ConfigRecord, RecordDict
 
+from common.data.classes import MOST_CLASSES
 from common.wire.messages import SPEC
 from common.wire.records import WireError, field_of
 
 MOST_EXAMPLES = 2**40
 LONGEST_NAME = 64
 LONGEST_REASON = 300
+LONGEST_CLASS = 255
+"""As the name of a folder may be."""
+
+CLASSES = "classes"
 
 StepSeconds = tuple[tuple[Fraction, float], ...]
 """Measured seconds of a local step by model rate."""
@@ -40,6 +46,7 @@ class RollCall:
         step_seconds: Measured seconds of a local step by model rate, if the server asked.
         keyed: Whether its key stays the same when it starts again.
         partitions: How many clients the simulation has that it is one of; 0 is a device.
+        classes: The names of the classes of its own images, in a run that is conditional on them.
     """
 
     partition: int | None
@@ -52,6 +59,7 @@ class RollCall:
     step_seconds: StepSeconds = ()
     keyed: bool = False
     partitions: int = 0
+    classes: tuple[str, ...] = ()
 
 
 class UnfitError(WireError):
@@ -114,9 +122,29 @@ def pack_roll_call(answer: RollCall) -> RecordDict:
             "step-seconds": [seconds for _, seconds in answer.step_seconds],
             "keyed": answer.keyed,
             "partitions": answer.partitions,
+            "classes": list(answer.classes),
         }
     )
     return RecordDict({SPEC: record})
+
+
+def name_classes(content: RecordDict, names: Sequence[str]) -> None:
+    """Tell a client in a message's content what the run calls its classes, in their order.
+
+    Of no names nothing is told: classes are numbers then.
+    """
+    if names:
+        content[CLASSES] = ConfigRecord({"names": list(names)})
+
+
+def named_classes(content: RecordDict) -> tuple[str, ...]:
+    """Return what the run calls its classes, nothing where these are numbers.
+
+    Raises:
+        WireError: They are no names.
+    """
+    record = content.config_records.get(CLASSES)
+    return () if record is None else _classes(record, "names")
 
 
 def unpack_roll_call(content: RecordDict) -> RollCall:
@@ -145,6 +173,7 @@ def unpack_roll_call(content: RecordDict) -> RollCall:
         tuple(zip(map(_rate, rates), map(_positive, seconds), strict=False)),
         record.get("keyed") is True,
         partitions,
+        _classes(record, "classes"),
     )
     if answer.examples < 1 and answer.partition is not None:
         raise WireError("the client says that it has no images")
@@ -158,6 +187,20 @@ def _name(record: ConfigRecord) -> str:
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise WireError(f"a device-name is at most {LONGEST_NAME} printable characters")
     return name
+
+
+def _classes(record: ConfigRecord, key: str) -> tuple[str, ...]:
+    names = field_of(record, key, list)
+    if len(names) > MOST_CLASSES or len(set(names)) < len(names):
+        raise WireError(f"'{key}' are at most {MOST_CLASSES} different names of classes")
+    for name in names:
+        if (
+            not isinstance(name, str)
+            or not 0 < len(name) <= LONGEST_CLASS
+            or not name.isprintable()
+        ):
+            raise WireError(f"the name of a class is 1 to {LONGEST_CLASS} printable characters")
+    return tuple(map(str, names))
 
 
 def _whole(record: ConfigRecord, key: str, limit: int) -> int:

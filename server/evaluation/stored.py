@@ -14,6 +14,7 @@ from common.features import OurFeatures
 from common.moments import from_vector
 from server.evaluation.evaluator import Evaluator
 from server.evaluation.metrics import FrechetTo
+from server.evaluation.pixels import pixel_covariance
 from server.evaluation.sampling import Images, Sampling, sampling_options
 
 WEIGHTS = "classifier."
@@ -26,8 +27,10 @@ LEFT_OUT = (
 
 
 def kept_tensors(evaluator: Evaluator) -> dict[str, np.ndarray]:
-    """Return what `StoredEvaluator` needs of an evaluator's images."""
+    """Return what `StoredEvaluator`, and restoring pictures, need of an evaluator's images."""
+    covariance = pixel_covariance(evaluator.splits.train)
     return {
+        **({} if covariance is None else {"covariance": covariance}),
         "labels": evaluator.splits.train.labels.astype(np.int32),
         "moments": evaluator.moments.vector(),
         **{f"{WEIGHTS}{name}": value for name, value in evaluator.extractor.weights.items()},

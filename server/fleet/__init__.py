@@ -7,6 +7,7 @@ from server.fleet.assignments import (
     weight_of,
     widths_within,
 )
+from server.fleet.classes import ClassNames
 from server.fleet.members import (
     Client,
     eligible,
@@ -22,6 +23,7 @@ from server.fleet.tasks import GRACE, OpenTasks, Overdue, Packer, Task
 __all__ = [
     "GRACE",
     "Assignment",
+    "ClassNames",
     "Client",
     "OpenTasks",
     "Overdue",

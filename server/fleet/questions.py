@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -27,6 +28,21 @@ def key_of(grid: Grid, node: int) -> str:
     """
     key = next((each.public_key for each in grid.get_nodes() if each.node_id == node), b"")
     return hashlib.sha256(key or str(node).encode()).hexdigest()
+
+
+def recorded(node: int, answer: RollCall) -> dict[str, Any]:
+    """Return what a client says of itself, for `fleet.json`."""
+    return {
+        "node": node,
+        "device": answer.name,
+        "examples": answer.examples,
+        "image_shape": list(answer.image_shape),
+        "skipped": answer.skipped,
+        "classes": list(answer.classes),
+        "accepts_rate": str(answer.rate),
+        "memory_free": answer.memory_free,
+        "step_seconds": {str(rate): time for rate, time in answer.step_seconds},
+    }
 
 
 class Questions:

@@ -19,9 +19,10 @@ from common.config import RunConfig
 from common.errors import UserError
 from common.submodels import Layout
 from common.wire import RollCall, UnfitError, WireError
+from server.fleet.classes import ClassNames
 from server.fleet.members import Client, fleet_of, highest_rate, required
 from server.fleet.places import FixedPlaces, OpenPlaces, Places
-from server.fleet.questions import Questions, key_of
+from server.fleet.questions import Questions, key_of, recorded
 from server.fleet.refusals import Refusal, Refusals
 
 PAUSE = 0.1
@@ -45,6 +46,7 @@ class Roster:
         limits: By partition the largest rate since its memory ran out; 0 is none at all.
         numbers: Where the run remembers who has which number if whoever comes takes part; None is
             nowhere.
+        classes: What the run's classes are called; numbers if None.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Roster:
         image_shape: tuple[int, int, int],
         limits: Mapping[int, Fraction] | None = None,
         numbers: Path | None = None,
+        classes: ClassNames | None = None,
     ) -> None:
         self.config = config
         self.layout = layout
         self.image_shape = image_shape
+        self.classes = classes or ClassNames(config)
         self._places: Places = (
             OpenPlaces(config, layout, numbers) if config.auto else FixedPlaces(config)
         )
@@ -116,6 +120,7 @@ class Roster:
                     break
                 raise UserError(self._too_few())
             time.sleep(PAUSE)
+        self.classes.fix(self._answers())
         self.take_events()
 
     def _complete(self, now: float, settled: float | None) -> bool:
@@ -205,6 +210,12 @@ class Roster:
         if answer.image_shape != self.image_shape:
             theirs, ours = ("x".join(map(str, s)) for s in (answer.image_shape, self.image_shape))
             raise WireError(f"it has images of {theirs}, the run of {ours}")
+        self.classes.check(answer, self._answers())
+
+    def _answers(self) -> list[RollCall]:
+        """Return what those have answered who are there, and those that wait to be taken."""
+        taken = [(node, answer) for node, answer in self._members.values() if node in self._online]
+        return [answer for _, answer in (*taken, *self._queue.values())]
 
     def _refuse(self, grid: Grid, node: int, device: str, reason: str) -> None:
         """Leave a node out, for a reason that is told to whoever can mend it."""
@@ -259,16 +270,7 @@ class Roster:
             }
             if client.partition in self._members and not secret:
                 node, answer = self._members[client.partition]
-                row |= {
-                    "node": node,
-                    "device": answer.name,
-                    "examples": answer.examples,
-                    "image_shape": list(answer.image_shape),
-                    "skipped": answer.skipped,
-                    "accepts_rate": str(answer.rate),
-                    "memory_free": answer.memory_free,
-                    "step_seconds": {str(rate): time for rate, time in answer.step_seconds},
-                }
+                row |= recorded(node, answer)
             rows.append(row)
         return [*rows, *self._refusals.record()]
 

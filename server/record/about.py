@@ -1,7 +1,8 @@
 """What a run directory keeps of its data, so that it can be used where these are not.
 
 `data.json` says what kind of images there are; `reference.safetensors` holds what samples are
-compared with: the feature classifier, the features' moments, and the classes of training images.
+compared with: the feature classifier, the features' moments, the classes of training images, and
+how their pixels go together, which restoring pictures takes.
 """
 
 import json
@@ -38,7 +39,8 @@ def read_about(run_dir: Path) -> About | None:
         tree = json.loads(path.read_text(encoding="utf-8"))
         channels, height, width = map(int, tree.pop("image_shape"))
         classes = tuple(map(str, tree.pop("classes", ())))
-        return About(image_shape=(channels, height, width), classes=classes, **tree)
+        depth = tuple(map(float, tree.pop("depth", ())))
+        return About(image_shape=(channels, height, width), classes=classes, depth=depth, **tree)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
@@ -50,7 +52,8 @@ class Kept:
     Attributes:
         tensors: ``labels``, those of the training images; ``sum``, ``products`` and ``count`` of
             their features; ``shares`` of kinds among them; and under ``classifier.`` the weights
-            of the feature classifier.
+            of the feature classifier. ``covariance`` is that of the training images, where it is
+            not too large.
         scores: Numbers and texts by name: ``noise``, ``held_out``, ``digest``, ``passed``.
     """
 

@@ -31,7 +31,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
         key, equals, value = override.partition("=")
         if not equals:
             raise UserError(f"--set {override}: write it as key=value")
-        flat[key.strip()] = value.strip()
+        flat[key.strip().replace("_", "-")] = value.strip()
     config = RunConfig.from_flat(flat)
     flat = config.to_flat()
     for key in PLACES:
@@ -48,7 +48,7 @@ def preset_names() -> list[str]:
 
 
 def _path_of(source: str) -> Path:
-    if source.endswith(".toml"):
+    if source.lower().endswith(".toml"):
         return Path(source)
     if source not in preset_names():
         raise UserError(
@@ -60,7 +60,7 @@ def _path_of(source: str) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:

@@ -1,6 +1,7 @@
 """What a run has left, finished or not: its configuration, history, summary and weights."""
 
 import json
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -8,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from common.config import CLIENTS, RunConfig
+from common.data.classes import numbered
 from common.errors import UserError
-from server.record.about import Kept, read_about, read_kept
+from server.evaluation.pixels import pixel_covariance, whole_covariance
+from server.record.about import KEPT, Kept, read_about, read_kept
 from server.record.history import Row, best_round, read_rows
 from server.setting import Setting, prepare
 from server.state import ServerState, checkpoints, load_checkpoint, round_of
@@ -70,6 +73,40 @@ class RunRecord:
         if kept is None:
             return self.setting.splits.train.labels
         return kept.tensors["labels"].astype(np.int64)
+
+    @cached_property
+    def covariance(self) -> Float64[np.ndarray, "D D"]:
+        """How the values of training images go together.
+
+        Raises:
+            UserError: Nothing of it is kept, and the images are not there; or it is damaged.
+        """
+        kept = read_kept(self.path)
+        upper = None if kept is None else kept.tensors.get("covariance")
+        if upper is None:  # of a version before
+            upper = pixel_covariance(self.setting.splits.train)
+        try:
+            assert upper is not None, "images that are too large are refused before"
+            return whole_covariance(upper, math.prod(self.setting.image_shape))
+        except ValueError as error:
+            raise UserError(f"{self.path / KEPT}: {error}") from None
+
+    def class_of(self, asked: str | int) -> int:
+        """Return the number of a class that is asked for by its name or its number.
+
+        Raises:
+            UserError: The model has no classes, or not this one; the line names those it has.
+        """
+        classes, names = self.config.model.num_classes, self.setting.about.classes
+        if not classes:
+            raise UserError(f"class: {asked} is given to a model without classes")
+        if str(asked) in names:
+            return names.index(str(asked))
+        if str(asked).isdecimal() and int(asked) < classes:
+            return int(asked)
+        numbers = f"the numbers 0 … {classes - 1}"
+        known = numbers if names in ((), numbered(classes)) else f"{', '.join(names)}, or {numbers}"
+        raise UserError(f"class: there is no {asked!r}; the classes are {known}")
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -152,6 +153,9 @@ def save_figure(figure: Figure, path: Path) -> Path:
     if path.suffix.lower() not in FIGURES:
         raise UserError(f"out: {path} ends in none of {', '.join(FIGURES)}")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.lower().removeprefix("."), dpi=110)
+    with warnings.catch_warnings():
+        # Names of any script: what the font lacks is drawn as boxes, and tables have it right.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format=path.suffix.lower().removeprefix("."), dpi=110)
     atomic_write(path, buffer.getvalue())
     return path

@@ -62,13 +62,13 @@ def cost(
     from common.config import parse_fleet
     from common.errors import UserError
     from common.files import parse_bytes
-    from server.setting import prepare
+    from server.setting import outlined
     from simulations.archive.configs import load_config
     from simulations.planning.cost import fit_rate, measure_costs, table
 
     config = load_config(source, list(overrides or []))
     memory = math.inf if fit_memory is None else parse_bytes("--fit-memory", fit_memory)
-    setting = prepare(config)
+    setting = outlined(config)
     shape, atom = setting.image_shape, setting.layout.atom
     # An atom of many channels allows more rates than anybody wants to wait for.
     allowed = {Fraction(k, atom) for k in range(1, atom + 1)} if atom <= 8 else set()

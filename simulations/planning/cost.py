@@ -19,7 +19,9 @@ from client.capability import training_bytes
 from client.training import train_locally
 from common.config import RunConfig
 from common.data import ImageData
+from common.files import show_bytes
 from common.network import layout_of
+from common.resources import cores
 from common.submodels import CompactSubmodel, Submodel, submodel_of_rate
 from common.wire import CODECS, pack_reply, pack_task, payload_bytes, spec_for
 from simulations.planning.measure import MIB, interleaved
@@ -66,6 +68,32 @@ def fit_rate(
     """
     fitting = [c.rate for c in costs if c.memory_bytes <= memory and c.step_seconds <= seconds]
     return max(fitting, default=None)
+
+
+def round_seconds(config: RunConfig, costs: Iterable[Cost], steps: int = 1) -> float:
+    """Return how long so many local steps of all clients take on this machine."""
+    by_rate = {cost.rate: cost.step_seconds for cost in costs}
+    rates = config.client_rates
+    return steps * sum(by_rate[rate] for rate in rates) / min(len(rates), cores())
+
+
+def said_round(config: RunConfig, costs: Sequence[Cost]) -> str:
+    """Say what a round takes on this machine, and training in all, evaluation apart.
+
+    Args:
+        config: The run's configuration.
+        costs: Of a client at each rate of its fleet.
+    """
+    by_rate = {cost.rate: cost for cost in costs}
+    sent = sum(by_rate[rate].bytes_down + by_rate[rate].bytes_up for rate in config.client_rates)
+    most = max(cost.memory_bytes for cost in costs)
+    seconds = round_seconds(config, costs, config.local_steps)
+    minutes = config.rounds * seconds / 60
+    whole = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
+    return (
+        f"a round here: about {seconds:.0f} s and {show_bytes(sent)} sent, at most"
+        f" {show_bytes(most)} in a client; training about {whole}"
+    )
 
 
 def measure_costs(

@@ -22,7 +22,7 @@ from server.fleet import eligible, fleet_of, participants, request_for
 from server.policies import GlobalWeights, bitmask_of, policy_named
 from server.preflight import rehearse
 from server.pretrained.start import starting_weights
-from server.setting import prepare
+from server.setting import outlined
 from server.state import no_masks, room_for
 
 AT_ONCE = 1000
@@ -74,7 +74,7 @@ def plan_coverage(config: RunConfig, rounds: int) -> Plan:
     Raises:
         UserError: The fleet, the policy and the model do not fit together.
     """
-    setting = prepare(config)
+    setting = outlined(config)
     layout = setting.layout
     policy = policy_named(config.policy)
     rehearse(setting)

@@ -21,7 +21,9 @@ def restore(
     ] = 2,
     draws: Annotated[int, typer.Option(help="Restorations to average for each image.")] = 8,
     count: Annotated[int, typer.Option("-n", "--count", help="Images to take at most.")] = 64,
-    class_label: Annotated[int | None, typer.Option("--class", help="Of all images.")] = None,
+    class_label: Annotated[
+        str | None, typer.Option("--class", help="Of all images, by name or number.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another noise.")] = 0,
     already_damaged: Annotated[
         bool,

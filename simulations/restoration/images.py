@@ -1,5 +1,6 @@
 """Pictures that a user names, as images of a run's shape."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,10 @@ from common.data import (
     pictures_in,
     scaled,
 )
+from common.data.depth import Deep, Depth, depth_of
+from common.data.frames import frames_of
 from common.data.own import read_own
+from common.data.pictures import Shape
 from common.errors import UserError
 
 HELD_OUT = "held-out"
@@ -40,7 +44,13 @@ class Pictures(NamedTuple):
     fitted: int
 
 
-def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
+def read_images(
+    source: str,
+    shape: Shape,
+    count: int,
+    depth: Sequence[float],
+    held_out: Callable[[], ImageData],
+) -> Pictures:
     """Read a picture, a folder of them, or take the held-out images.
 
     Grey and colour follow the run. A larger picture is cropped in its middle to the run's
@@ -50,8 +60,11 @@ def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
     Args:
         source: A picture, a folder of them (taken in the order of their names), another of
             `common.data.OWN`, such as ``npz:FILE``, or `held-out`.
-        held_out: The run's own; C is 1 or 3 and what is read gets their shape.
+        shape: (C, H, W) of the run's images, C 1 or 3.
         count: How many to take, at most.
+        depth: Black and white of the run's own deep values of which files say nothing; without, one
+            range holds for all that are read here.
+        held_out: Returns the run's own.
 
     Raises:
         UserError: There is no such file or folder, none in it, one that cannot be read or is too
@@ -59,23 +72,24 @@ def read_images(source: str, held_out: ImageData, count: int) -> Pictures:
     """
     if source == HELD_OUT:
         # Evenly over all of them, since neighbours may show the same place.
-        places = np.linspace(0, len(held_out) - 1, min(count, len(held_out))).astype(np.int64)
-        chosen = held_out.select(places)
+        own = held_out()
+        places = np.linspace(0, len(own) - 1, min(count, len(own))).astype(np.int64)
+        chosen = own.select(places)
         return Pictures(torch.from_numpy(chosen.images), torch.from_numpy(chosen.labels), 0)
-    shape = held_out.image_shape
     if source.startswith(ARRAYS):
         images, sizes = _of_source(source, shape, count)
         for width, height in sizes:
             _check_large(source, width, height, shape)
         return Pictures(images, None, sum(size != (shape[2], shape[1]) for size in sizes))
-    paths = _paths(source.removeprefix("folder:"))
-    read = [_read(each, shape) for each in paths[:count]]
+    paths = _paths(source.removeprefix("folder:"))[:count]
+    common = _depth(paths, depth)
+    read = [_read(each, shape, common) for each in paths]
     images = torch.stack([image for image, _ in read])
     return Pictures(images, None, sum(fitted for _, fitted in read))
 
 
 def read_as_they_are(
-    source: str, shape: tuple[int, int, int], count: int
+    source: str, shape: Shape, count: int, depth: Sequence[float] = ()
 ) -> Float[Tensor, "n C H W"]:
     """Read pictures that must have a shape: whatever changed their size would change their damage.
 
@@ -83,6 +97,7 @@ def read_as_they_are(
         source: A picture, a folder of them, or one of `common.data.OWN`, such as ``npz:FILE``.
         shape: (C, H, W); grey and colour follow it.
         count: How many to take, at most.
+        depth: As of `read_images`.
 
     Raises:
         UserError: There is no such source, or a picture cannot be read or has another size.
@@ -93,15 +108,17 @@ def read_as_they_are(
             _check_same(source, width, height, shape)
         return images
     found = []
-    for path in _paths(source.removeprefix("folder:"))[:count]:
-        picture = open_picture(path, shape[0])
+    paths = _paths(source.removeprefix("folder:"))[:count]
+    common = _depth(paths, depth)
+    for path in paths:
+        picture = open_picture(path, shape[0], common)
         _check_same(str(path), *picture.size, shape)
         found.append(scaled(fit_picture(picture, shape), 255))
     return torch.from_numpy(np.stack(found))
 
 
 def _of_source(
-    source: str, shape: tuple[int, int, int], count: int
+    source: str, shape: Shape, count: int
 ) -> tuple[Float[Tensor, "n C H W"], list[tuple[int, int]]]:
     """Return images in a shape, and the width and height that each had before."""
     own = read_own(absolute_source(source), shape)
@@ -109,7 +126,7 @@ def _of_source(
     return torch.from_numpy(scaled(own.images[:count], 255)), sizes
 
 
-def _check_same(name: str, width: int, height: int, shape: tuple[int, int, int]) -> None:
+def _check_same(name: str, width: int, height: int, shape: Shape) -> None:
     _, wanted_height, wanted_width = shape
     if (width, height) != (wanted_width, wanted_height):
         raise UserError(
@@ -118,7 +135,7 @@ def _check_same(name: str, width: int, height: int, shape: tuple[int, int, int])
         )
 
 
-def _check_large(name: str, width: int, height: int, shape: tuple[int, int, int]) -> None:
+def _check_large(name: str, width: int, height: int, shape: Shape) -> None:
     _, least_height, least_width = shape
     if width < least_width or height < least_height:
         raise UserError(
@@ -137,9 +154,18 @@ def _paths(source: str) -> list[Path]:
     return [path]
 
 
-def _read(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, bool]:
+def _depth(paths: list[Path], known: Sequence[float]) -> Depth | None:
+    """Return black and white of those deep values of which files say nothing, one for all files."""
+    if known:
+        return Depth(*known)
+    frames = (frames_of(path, str(path))[0] for path in paths)
+    deep = [each.extremes for each in frames if isinstance(each, Deep) and each.depth is None]
+    return depth_of(deep)
+
+
+def _read(path: Path, shape: Shape, depth: Depth | None) -> tuple[Tensor, bool]:
     channels, height, width = shape
-    picture = open_picture(path, channels)
+    picture = open_picture(path, channels, depth)
     _check_large(str(path), *picture.size, shape)
     values = fit_picture(picture, shape).astype(np.float32) / np.float32(127.5) - np.float32(1)
     return torch.from_numpy(values), picture.size != (width, height)

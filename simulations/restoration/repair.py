@@ -38,7 +38,7 @@ def repair(
     mask: Path | None = None,
     draws: int = 8,
     count: int = 64,
-    class_label: int | None = None,
+    class_label: str | int | None = None,
     seed: int = 0,
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -60,7 +60,7 @@ def repair(
         mask: For `inpaint` a picture of the run's size: what is black in it is lost.
         draws: As in `restore_run`, as are the others.
         count: How many pictures to take at most.
-        class_label: The pictures' class.
+        class_label: The pictures' class, by name or number.
         seed: Of the draws.
         out: The folder to write to; ``repaired/TASK`` in the run if None.
         progress: Called with the network's calls done and in total.
@@ -81,7 +81,7 @@ def repair(
         )
     channels, height, width = shape
     size = (height // factor, width // factor) if task == "superres" else (height, width)
-    images = read_as_they_are(source, (channels, *size), count)
+    images = read_as_they_are(source, (channels, *size), count, run.setting.about.depth)
     lost = _damage(task, shape, sigma, factor, mask)
     observed = _observed(lost, images, task)
     labels = labels_of(run, Pictures(images, None, 0), class_label)

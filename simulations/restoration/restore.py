@@ -6,17 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 from torchmetrics.functional.image.psnr import peak_signal_noise_ratio
 from torchmetrics.functional.image.ssim import structural_similarity_index_measure
 
+from common.data.classes import numbered, said_classes
 from common.diffusion import CLOCKS, Grid, edm_grid, for_sampling
 from common.errors import UserError
 from common.files import write_json
 from common.seeding import SERVER, rng_for, torch_generator
+from server.evaluation.pixels import MOST_VALUES
 from server.record.pictures import save_grid
 from server.state import ServerState
 from simulations.archive.record import RunRecord, read_run
@@ -27,10 +28,8 @@ from simulations.restoration.tasks import TASKS, Task, gaussian_filter
 
 STEPS, DELTA = 20, 2e-4  # at DELTA the noise has a deviation of 0.02
 LEAST_SIGMA, MOST_SIGMA = 0.02, 2.0
-MOST_VALUES = 32 * 32 * 3
 RIDGE = 1e-3  # keeps pixels that never vary from making the covariance singular
 SHOWN = 16
-COVARIANCE_IMAGES = 8192
 
 Images = Float[Tensor, "n C H W"]
 
@@ -43,7 +42,7 @@ def restore_run(
     factor: int = 2,
     draws: int = 8,
     count: int = 64,
-    class_label: int | None = None,
+    class_label: str | int | None = None,
     seed: int = 0,
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -65,9 +64,9 @@ def restore_run(
         factor: See `TASKS`; at least 2, and for `superres` a divisor of height and width.
         draws: Draws from the posterior for each image, at least 1.
         count: How many images to take at most, at least 1.
-        class_label: The images' class, for a model that has classes. If None, one that has learned
-            without labels, too, is given none; another takes those of held-out images and must
-            be told for others.
+        class_label: The images' class, by name or number, for a model that has classes. If None,
+            one that has learned without labels, too, is given none; another takes those of
+            held-out images and must be told for others.
         seed: Of the noise and the draws, 0 or greater.
         out: The folder to write to; ``restored/TASK`` in the run if None.
         progress: Called with the network's calls done and in total.
@@ -80,7 +79,8 @@ def restore_run(
             read; the line names it.
     """
     run, state, shape = opened(run_dir, task, sigma, factor, draws, count, seed)
-    pictures = read_images(source, run.setting.splits.test, count)
+    about = run.setting.about
+    pictures = read_images(source, shape, count, about.depth, lambda: run.setting.splits.test)
     lost = TASKS[task].degradation(shape, sigma, factor)
     observed = lost.observe(pictures.images, _generator(seed, "restore-noise"))
 
@@ -166,9 +166,7 @@ def draw_posterior(
     weights, _ = run.averaged(state, rate)
     clip = run.config.evaluation.clip
     denoiser = for_sampling(run.setting.denoiser(weights, rate), clip=clip)
-    train = run.setting.splits.train
-    some = np.linspace(0, len(train) - 1, min(len(train), COVARIANCE_IMAGES)).astype(np.int64)
-    covariance = torch.cov(torch.from_numpy(train.values(some)).flatten(1).double().T)
+    covariance = torch.from_numpy(run.covariance)
     covariance = covariance + RIDGE * torch.eye(len(covariance), dtype=torch.float64)
     observed = observed.repeat(draws, 1)
     labels = {key: value.repeat(draws) for key, value in labels.items()}
@@ -194,21 +192,19 @@ def draw_posterior(
     return images.unflatten(0, (draws, -1))
 
 
-def labels_of(run: RunRecord, pictures: Pictures, label: int | None) -> dict[str, Tensor]:
+def labels_of(run: RunRecord, pictures: Pictures, asked: str | int | None) -> dict[str, Tensor]:
     """Return the denoiser's keyword arguments: nothing for an unconditional model."""
     classes = run.config.model.num_classes
+    label = None if asked is None else run.class_of(asked)
     if not classes:
-        if label is not None:
-            raise UserError(f"class: {label} is given to a model without classes")
         return {}
     if label is None and run.config.model.label_dropout:
         label = classes  # the null class
     elif label is None:
         if pictures.labels is None:
-            raise UserError(f"class: say which of this model's 0 … {classes - 1} the images show")
+            known = said_classes(run.setting.about.classes or numbered(classes))
+            raise UserError(f"class: say which of this model's classes the images show: {known}")
         return {"class_labels": pictures.labels}
-    elif not 0 <= label < classes:
-        raise UserError(f"class: {label} is not in 0 … {classes - 1}")
     return {"class_labels": torch.full((len(pictures.images),), label)}
 
 

@@ -43,7 +43,9 @@ def sample(
     rate: Annotated[
         str | None, typer.Option(help="Width, such as 1/2; default the one that samples best.")
     ] = None,
-    class_label: Annotated[int | None, typer.Option("--class", help="Of all images.")] = None,
+    class_label: Annotated[
+        str | None, typer.Option("--class", help="Of all images, by name or number.")
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Weight of classifier-free guidance; default the run's.")
     ] = None,

@@ -44,6 +44,9 @@ def export_run(
     lines = [f"{out}: the {which} weights of round {state.round} {width}", *notes]
     if run.config.model.num_classes:
         lines.append("DDPMPipeline passes no class labels; call its unet with class_labels")
+        if names := run.setting.about.classes:
+            said = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+            lines.append(f"class labels: {said}")
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ def sample_run(
     sampler: str | None = None,
     evaluations: int | None = None,
     rate: str | Fraction | None = None,
-    class_label: int | None = None,
+    class_label: str | int | None = None,
     guidance: float | None = None,
     seed: int = 0,
     out: Path | None = None,
@@ -41,7 +41,8 @@ def sample_run(
         evaluations: Network evaluations per image, at least 1; the run's own if None.
         rate: Model rate of the width to sample from; if None the one that the run's summary found
             to sample best, or the full width before the run's end.
-        class_label: The class of all images; None draws classes as frequent as in training.
+        class_label: The class of all images, by name or number; None draws classes as frequent as
+            in training.
         guidance: Weight of classifier-free guidance, at least 0, for which every evaluation of the
             sampler asks the network twice; the run's own if None.
         seed: Of noise, classes and the sampler, 0 or greater. The same call gives the same picture.
@@ -102,13 +103,10 @@ def sample_run(
     )
 
 
-def _labels(run: RunRecord, count: int, label: int | None, seed: int) -> dict[str, Any]:
+def _labels(run: RunRecord, count: int, asked: str | int | None, seed: int) -> dict[str, Any]:
     """Return the denoiser's keyword arguments: nothing for an unconditional model."""
-    classes = run.config.model.num_classes
-    if label is not None and not 0 <= label < classes:
-        reason = f"not in 0 … {classes - 1}" if classes else "given to a model without classes"
-        raise UserError(f"class: {label} is {reason}")
-    if not classes:
+    label = None if asked is None else run.class_of(asked)
+    if not run.config.model.num_classes:
         return {}
     drawn = rng_for(seed, 0, SERVER, "sample-labels").choice(run.train_labels, count)
     return {"class_labels": torch.from_numpy(drawn if label is None else np.full(count, label))}

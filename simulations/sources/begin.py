@@ -12,10 +12,9 @@ import numpy as np
 from common.config import RunConfig
 from common.data import open_picture, pictures_in
 from common.errors import UserError
-from common.files import atomic_write, show_bytes
-from common.resources import cores
+from common.files import atomic_write
 from server.preflight import preflight
-from simulations.planning.cost import Cost, measure_costs
+from simulations.planning.cost import Cost, measure_costs, round_seconds, said_round
 
 LOOKED_AT = 64
 """Pictures of a folder that decide on its shape."""
@@ -93,10 +92,7 @@ def begin(
     splits = preflight(config).splits
     rates = sorted(set(config.client_rates), reverse=True)
     costs = measure_costs(config, (channels, side, side), rates, progress, repeats=1)
-    seconds = {cost.rate: cost.step_seconds for cost in costs}
-    step = sum(seconds[rate] for rate in config.client_rates) / min(
-        len(config.client_rates), cores()
-    )
+    step = round_seconds(config, costs)
     steps = int(np.clip(60 * minutes / ROUNDS / step, LEAST_STEPS, MOST_STEPS))
     config = config.model_copy(update={"local_steps": steps})
     _write(out, config, splits.train.num_classes, typical)
@@ -203,11 +199,7 @@ def _write(path: Path, config: RunConfig, classes: int, typical: tuple[int, int]
 def report(found: Beginning) -> str:
     """Say what was found, what was chosen, and what a round will cost."""
     config, (train, test, skipped) = found.config, found.images
-    by_rate = {cost.rate: cost for cost in found.costs}
-    sent = sum(by_rate[rate].bytes_down + by_rate[rate].bytes_up for rate in config.client_rates)
-    most = max(cost.memory_bytes for cost in found.costs)
     left_out = f", {skipped:,} left out" if skipped else ""
-    minutes = config.rounds * found.seconds / 60
     larger = min(found.typical) >= 2 * max(map(int, config.image_shape.split("x")))
     return "\n".join(
         [
@@ -218,8 +210,7 @@ def report(found: Beginning) -> str:
             + ("; --size 64 keeps more of them and costs three times as much" if larger else ""),
             f"network {','.join(map(str, config.model.widths))}; fleet {config.fleet};"
             f" {config.rounds} rounds of {config.local_steps} steps of {config.batch_size} images",
-            f"a round here: about {found.seconds:.0f} s and {show_bytes(sent)} sent, at most"
-            f" {show_bytes(most)} in a client; training about {minutes:.0f} minutes",
+            said_round(config, found.costs),
             f"{found.path}; go on with: scorequilt run {found.path}",
         ]
     )

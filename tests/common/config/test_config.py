@@ -92,6 +92,15 @@ def test_flat_form_and_toml_come_back_the_same(tmp_path: Path) -> None:
         ("privacy.clip=0", r"privacy.clip: .*greater than 0"),
         ("privacy.delta=1", r"privacy.delta: .*less than 1"),
         ("privacy.noise-multiplier=inf", r"privacy.noise-multiplier: .*finite"),
+        ("learning-rate=inf", r"learning-rate: .*finite"),
+        ("partition-alpha=nan", r"partition-alpha: .*finite"),
+        ("round-timeout=inf", r"round-timeout: .*finite"),
+        ("lr=1", "unknown key 'lr'; did you mean 'learning-rate'"),
+        ("epochs=1", "unknown key 'epochs'; did you mean 'local-steps'"),
+        ("clients=3", "unknown key 'clients'; did you mean 'fleet'"),
+        ("batch=3", "unknown key 'batch'; did you mean 'batch-size'"),
+        ("local_stpes=3", "unknown key 'local-stpes'; did you mean 'local-steps'"),
+        ("fleet=1x1000000000", "fleet: '1x1000000000' is too many; .* at most 100000"),
         ("evaluation.samples=63", r"evaluation.samples: .*equal to 64 \(got .63.\)"),
     ],
 )
@@ -99,6 +108,18 @@ def test_bad_input_is_one_line_that_names_the_key(override: str, message: str) -
     with pytest.raises(UserError, match=message) as caught:
         load_config("digits", [override])
     assert "\n" not in str(caught.value)
+
+
+def test_keys_may_be_written_as_in_python_and_lists_as_in_toml(tmp_path: Path) -> None:
+    config = load_config("digits", ["local_steps=7", "model.widths=[8, 16]", "ema.half_life=5"])
+    assert (config.local_steps, config.model.widths, config.ema.half_life) == (7, (8, 16), (5,))
+    path = tmp_path / "MINE.TOML"
+    path.write_bytes(b"\xef\xbb\xbflocal_steps = 7\n[model]\nnum_classes = 3\n")
+    config = load_config(str(path))
+    assert (config.local_steps, config.model.num_classes) == (7, 3)
+    path.write_text("local_steps = 7\nlocal-steps = 8\n")
+    with pytest.raises(UserError, match="local-steps: stands there twice"):
+        load_config(str(path))
 
 
 def test_more_clients_than_there_may_be_cannot_be_waited_for() -> None:

@@ -134,7 +134,7 @@ def test_folders_that_are_splits_are_used_as_such(
     assert set(((test.images + 1) * 127.5).round().ravel()) == {held_out}
     assert ("test is held out, not validation" in caplog.text) == (len(splits) == 3)
     # A device trains on none of what its folder holds out.
-    assert len(own_images(f"folder:{folder}", "digits", SHAPE, 0)) == 2
+    assert len(own_images(f"folder:{folder}", "digits", SHAPE)) == 2
 
 
 def test_one_split_alone_is_no_split(folder: Path) -> None:
@@ -210,12 +210,12 @@ def test_what_is_brought_to_another_shape_is_said_with_both(
     Image.new("RGB", (30, 20)).save(folder / "a.png")
     Image.new("L", (8, 8)).save(folder / "b.png")
     with caplog.at_level(logging.INFO, "flwr"):
-        own_images(f"folder:{folder}", "digits", SHAPE, 0)
+        own_images(f"folder:{folder}", "digits", SHAPE)
     assert "images of 1x8x8 to 3x20x30 are brought to 1x4x4" in caplog.text
     with pytest.raises(UserError, match=r"images of 1x8x8 to 3x20x30, the run's are 1x8x8"):
-        own_images(f"folder:{folder}", "digits", None, 0)
+        own_images(f"folder:{folder}", "digits", None)
     (folder / "a.png").unlink()
-    assert own_images(f"folder:{folder}", "digits", None, 0).image_shape == (1, 8, 8)
+    assert own_images(f"folder:{folder}", "digits", None).image_shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.datasets import load_dataset, load_partition, own_images
+from common.data.classes import numbered
+from common.data.datasets import by_names, load_dataset, load_partition, own_images
 from common.data.own import read_own
 from common.data.pictures import open_picture
 from common.errors import UserError
@@ -53,7 +54,7 @@ def test_corrupt_files_are_skipped_named_and_counted_also_from_the_cache(
         (record,) = (each for each in caplog.records if each.levelname == "WARNING")
         assert "2 pictures" in record.getMessage()
         assert "cat/torn.png, dog/empty.jpg" in record.getMessage()
-    assert own_images(f"folder:{folder}", "digits", SHAPE, 0).skipped == 2
+    assert own_images(f"folder:{folder}", "digits", SHAPE).skipped == 2
 
 
 def test_a_new_picture_is_noticed(folder: Path) -> None:
@@ -70,7 +71,7 @@ def test_values_survive_grey_sixteen_bits_and_transparency(tmp_path: Path) -> No
     Image.new("RGBA", (4, 4), (10, 10, 10, 0)).save(tmp_path / "glass.png")
     assert set(open_picture(tmp_path / "glass.png", 1).tobytes()) == {255}
     Image.new("RGB", (4, 4), (10, 20, 30)).save(tmp_path / "colour.png")
-    image = own_images(f"folder:{tmp_path}", "digits", (3, 4, 4), 0).images[0]
+    image = own_images(f"folder:{tmp_path}", "digits", (3, 4, 4)).images[0]
     np.testing.assert_allclose(image[:, 0, 0], np.array([10, 20, 30]) / 127.5 - 1, atol=1e-6)
 
 
@@ -96,7 +97,7 @@ def test_an_npz_file(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     images = np.arange(6 * 64, dtype=np.uint64).astype(np.uint8).reshape(6, 8, 8)
     np.savez(path, images=images, labels=np.array([0, 1, 2, 0, 1, 2]))
-    own = own_images(f"npz:{path}", "digits", None, 10)
+    own = own_images(f"npz:{path}", "digits", None)
     assert own.image_shape == (1, 8, 8)
     np.testing.assert_allclose(own.images[:, 0], images / 127.5 - 1, atol=1e-6)
     assert own.labels.tolist() == [0, 1, 2, 0, 1, 2]
@@ -105,15 +106,24 @@ def test_an_npz_file(tmp_path: Path) -> None:
     np.savez(path, images=images)
     train, test = load_dataset(f"npz:{path}")
     assert (len(train), len(test), train.num_classes) == (5, 1, 1)
+    assert own_images(f"npz:{path}", "digits", None).held_classes() == (), "nothing says which"
 
 
-def test_classes_are_numbers_where_they_must_mean_the_same_everywhere(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"class 'cat'; this run's classes are the numbers 0 … 9"):
-        own_images(f"folder:{folder}", "digits", SHAPE, 10)
-    (folder / "cat").rename(folder / "7")
-    (folder / "dog").rename(folder / "3")
-    labels = own_images(f"folder:{folder}", "digits", SHAPE, 10).labels
-    assert sorted(labels.tolist()) == [3] * 5 + [7] * 5
+def test_classes_have_the_numbers_that_the_run_gives_to_their_names(folder: Path) -> None:
+    def labels(names: tuple[str, ...]) -> list[int]:
+        return sorted(by_names(own_images(f"folder:{folder}", "", SHAPE), names).labels.tolist())
+
+    assert labels(("ape", "cat", "cow", "dog")) == [1] * 5 + [3] * 5
+    with pytest.raises(UserError, match=r"class 'cat', which this .* are the numbers 0 … 9$"):
+        labels(numbered(10))
+    (folder / "cat").rename(folder / "07")
+    (folder / "dog").rename(folder / "03")
+    assert labels(numbered(10)) == [3] * 5 + [7] * 5
+    with pytest.raises(UserError, match=r"class '7', which .* classes are the numbers 0 … 6$"):
+        labels(numbered(7))
+    (folder / "07").rename(folder / "2021")
+    (folder / "03").rename(folder / "2022")
+    assert labels(("2020", "2021", "2022")) == [1] * 5 + [2] * 5
 
 
 @pytest.mark.parametrize(
@@ -144,7 +154,7 @@ def test_what_cannot_be_read_is_one_clear_line(
     if "no picture" not in message:
         (tmp_path / "bad" / "a.png").write_bytes(b"torn")
     with pytest.raises(UserError, match=message) as caught:
-        own_images(source.format(tmp_path), data, None, 0)
+        own_images(source.format(tmp_path), data, None)
     assert "\n" not in str(caught.value)
 
 

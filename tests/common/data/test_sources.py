@@ -76,7 +76,7 @@ def test_splits_and_classes_of_a_saved_set_are_its_own(tmp_path: Path) -> None:
     assert (_greys(train.images), train.labels.tolist()) == ([0, 1, 2, 3], [2, 0, 2, 0])
     assert (_greys(test.images), test.labels.tolist()) == ([10, 11], [0, 2])
     assert train.num_classes == 3
-    assert len(own_images(source, "digits", SHAPE, 0)) == 4
+    assert len(own_images(source, "digits", SHAPE)) == 4
 
 
 def test_a_set_without_splits_or_classes_is_split_as_a_folder_is(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from simulations.pictures.runs import save_figure
     [(".png", b"\x89PNG"), (".PDF", b"%PDF"), (".svg", b"<?xml"), (".jpg", b"\xff\xd8")],
 )
 def test_the_suffix_decides_a_figure_s_format(suffix: str, begins: bytes, tmp_path: Path) -> None:
-    path = save_figure(Figure(figsize=(1, 1)), tmp_path / f"x{suffix}")
+    figure = Figure(figsize=(1, 1))
+    figure.suptitle("名前")  # of which the font has nothing, and of which nobody need be told
+    path = save_figure(figure, tmp_path / f"x{suffix}")
     assert path.read_bytes().startswith(begins)
 
 

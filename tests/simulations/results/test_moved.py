@@ -39,17 +39,23 @@ def _pictures(folder: Path) -> None:
 def _used(run: Path, out: Path) -> dict[str, bytes]:
     """What one does with a run, and everything that comes of it."""
     out.mkdir()
+    restored = out.parent / f"restored-{out.name}"
     for words in (
         ("sample", str(run), "-n", "9", "--out", str(out / "a.png"), "--seed", "4"),
         ("sample", str(run), "-n", "9", "--out", str(out / "b.png"), "--guidance", "1"),
         ("export", str(run), "--out", str(out / "model")),
         ("plot", str(run)),
+        (
+            *("restore", str(run), str(run / "samples" / "final.png"), "--task", "inpaint"),
+            *("--out", str(restored), "--draws", "2", "--class", "3"),
+        ),
     ):
         result = CliRunner().invoke(
-            cli.app, [*words, *([] if words[0] != "sample" else ["--quiet"])]
+            cli.app, [*words, *(["--quiet"] if words[0] in ("sample", "restore") else [])]
         )
         assert result.exit_code == 0, result.stderr
     shutil.copytree(run / "plots", out / "plots")
+    shutil.copy(restored / "before-after.png", out / "restored.png")
     return {
         str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
     }

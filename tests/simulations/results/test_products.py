@@ -25,6 +25,7 @@ from common.submodels import extract, submodel_of_rate
 from server.policies.choose import submodel_for
 from server.policies.request import Request
 from server.pretrained.folder import import_pipeline
+from server.record.about import write_about
 from server.record.pictures import save_grid
 from server.record.resolved import write_config
 from server.state.advance import initial_state
@@ -159,9 +160,16 @@ def test_conditional_models_draw_the_class_asked_for(tmp_path: Path) -> None:
     drawn = {_drawn(run, class_label=label) for label in (None, 0, 9)}
     assert len(drawn) == 3
     for label in (-1, 10):
-        with pytest.raises(UserError, match=f"class: {label} is not in 0 … 9"):
+        with pytest.raises(UserError, match=rf"class: there is no {label}; .* the numbers 0 … 9$"):
             _drawn(run, class_label=label)
     assert "call its unet with class_labels" in export_run(run)
+    names = (*(f"kind {label}" for label in range(9)), "0")
+    write_about(run, replace(read_run(run).setting.about, classes=names))
+    assert _drawn(run, class_label="kind 3") == _drawn(run, class_label=3)
+    assert _drawn(run, class_label="0") == _drawn(run, class_label=9), "a name before a number"
+    with pytest.raises(UserError, match=r"class: there is no 'kin'; .* are kind 0, kind 1, .* 9$"):
+        _drawn(run, class_label="kin")
+    assert "class labels: 0 kind 0, 1 kind 1" in export_run(run)
 
 
 def test_guidance_is_the_run_s_unless_the_call_has_its_own(tmp_path: Path) -> None:
