@@ -10,7 +10,6 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from common.config import CLIENTS, RunConfig
 from common.errors import UserError
 from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir
 from simulations.deployment import commands as deployment
@@ -18,6 +17,7 @@ from simulations.planning import commands as planning
 from simulations.restoration import commands as restoration
 from simulations.results import commands as results
 from simulations.sources import commands as sources
+from simulations.sweep import commands as sweep
 from simulations.theory.cli import app as theory
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -79,7 +79,7 @@ def run(
     from server.record.lock import only_writer
     from server.record.resolved import write_config
     from server.state import checkpoints
-    from simulations.archive.configs import load_config
+    from simulations.archive.configs import check_simulated, load_config
 
     changes = list(overrides or [])
     if resume is not None:
@@ -89,13 +89,13 @@ def run(
         with only_writer(target):  # what a killed run has left may need some seconds to end
             pass
         config = load_config(str(target / "config.toml"), changes)
-        _check_simulated(config)
+        check_simulated(config)
         preflight(config, resumed=bool(checkpoints(target / "checkpoints")))
     else:
         if run_dir is not None:
             changes.append(f"run-dir={run_dir.absolute()}")
         config = load_config(source or "digits", changes)
-        _check_simulated(config)
+        check_simulated(config)
         preflight(config)
         target = resolve_run_dir(config, RUNS)
     write_config(config, target)
@@ -126,28 +126,6 @@ def run(
     typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
 
 
-def _check_simulated(config: RunConfig) -> None:
-    """Refuse clients that a simulation cannot have.
-
-    Raises:
-        UserError: They are to have images of their own, or are fewer than a round needs, or more
-            than may come.
-    """
-    if config.data == CLIENTS:
-        raise UserError(
-            "data: simulated clients have no images of their own; name a data set, and let "
-            "clients judge with evaluation.by=clients"
-        )
-    if not config.auto:
-        return
-    clients = config.simulation_clients
-    if not config.min_clients <= clients <= config.max_clients:
-        raise UserError(
-            f"simulation-clients: {clients} is not from min-clients={config.min_clients} to "
-            f"max-clients={config.max_clients}"
-        )
-
-
 def _deliver(run_dir: Path) -> None:
     """Draw a finished run's pictures, write its model and say what it amounts to."""
     from simulations.archive.record import verdict
@@ -160,6 +138,7 @@ def _deliver(run_dir: Path) -> None:
     typer.echo(verdict(run_dir))
 
 
+app.command()(sweep.sweep)
 app.command()(sources.init)
 app.command()(sources.data)
 app.command()(sources.cache)

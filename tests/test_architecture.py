@@ -25,7 +25,7 @@ WINGS = {
     "client": "batches optimizer flat training capability device feedback evaluation features app",
     "server": "about policies setting pretrained fleet coverage loops aggregation privacy state "
     "evaluation record grid preflight attempt survey strategy app",
-    "simulations": "archive engine pictures planning sources results restoration deployment "
+    "simulations": "archive engine pictures planning sources results sweep restoration deployment "
     "theory cli",
 }
 FLOWER = {
@@ -43,6 +43,7 @@ FLOWER = {
     "server/grid.py",
     "client/app.py",
     "client/feedback.py",
+    "simulations/engine/inline.py",
 }
 NO_TORCH = ("common/config", "common/submodels", "common/data", "common/wire", "server/policies")
 

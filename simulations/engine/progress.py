@@ -48,7 +48,7 @@ class Progress:
             self._started = True
         for row in new if not self._quiet else ():
             if not self._console.is_terminal:
-                self._console.print(f"round {row['round']}  {_figures(row)}", highlight=False)
+                self._console.print(f"round {row['round']}  {figures(row)}", highlight=False)
             for line in self._news(row):
                 self._console.print(line, highlight=False, markup=False)
         done = self._rows[-1]["round"] if self._rows else 0
@@ -56,7 +56,7 @@ class Progress:
 
     def figures(self) -> str:
         """Return the last row's loss, Fréchet distance and ε, as far as there are any."""
-        return _figures(self._rows[-1]) if self._rows else ""
+        return figures(self._rows[-1]) if self._rows else ""
 
     def failures(self) -> str:
         """Return a line on the clients that failed in this history, empty if none did."""
@@ -93,7 +93,8 @@ class Progress:
         return [row for row in self._rows if row["round"] not in known]
 
 
-def _figures(row: Row) -> str:
+def figures(row: Row) -> str:
+    """Return a row's loss, Fréchet distance and ε, as far as there are any, and who is missing."""
     names = {"loss": "loss", "frechet_ema": "Fréchet EMA", "epsilon": "ε"}
     parts = [f"{label} {row[key]:.4g}" for key, label in names.items() if row.get(key) is not None]
     if row.get("clients_failed"):

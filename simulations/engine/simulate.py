@@ -96,7 +96,7 @@ def run_simulation(
         home = Path(stack.enter_context(temporary_home()))
         log = stack.enter_context(log_path.open("ab"))
         threads = int(config_flat.get("threads", 1))
-        workers = max(1, min(num_clients, _cpus() // threads))
+        workers = max(1, min(num_clients, cpus() // threads))
         ports = free_ports(4)
         environment = engine_variables(home, threads, ports[1])
         processes = stack.enter_context(Processes(environment, home, log))
@@ -192,5 +192,6 @@ def _last_error(text: str) -> str:
     return message if name == "UserError" else f"{name}: {message}"
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
