@@ -19,6 +19,8 @@ from simulations.results import commands as results
 from simulations.sources import commands as sources
 from simulations.sweep import commands as sweep
 from simulations.theory.cli import app as theory
+from simulations.trackers.arguments import TrackOption
+from simulations.watch import watch
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -72,10 +74,12 @@ def run(
         str | None, typer.Option(metavar="RUN", help="Go on where this run stopped.")
     ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where to write, not runs/NAME.")] = None,
+    track: TrackOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
     from server.preflight import preflight
+    from server.record.history import read_rows
     from server.record.lock import only_writer
     from server.record.resolved import write_config
     from server.state import checkpoints
@@ -107,20 +111,26 @@ def run(
 
     from simulations.engine.progress import Progress
     from simulations.engine.simulate import RunFailed, run_simulation
+    from simulations.trackers.follow import tracking
 
     resuming = f"go on with: scorequilt run --resume {target}"
-    progress = Progress(target / "history.jsonl", config.rounds, Console(stderr=True), quiet)
+    console = Console(stderr=True)
+    trackers = tracking(track, target, config, console)
+    history = target / "history.jsonl"
+    trackers.skip(read_rows(history))
+    progress = Progress(history, config.rounds, console, quiet, trackers.rows)
     try:
-        with progress:
-            result = run_simulation(
-                config.to_flat(), len(config.client_rates), PROJECT, target, progress.update
-            )
+        with trackers:
+            with progress:
+                result = run_simulation(
+                    config.to_flat(), len(config.client_rates), PROJECT, target, progress.update
+                )
+            _deliver(target)
     except KeyboardInterrupt:
         typer.echo(f"stopped; {resuming}", err=True)
         raise typer.Exit(130) from None
     except RunFailed as error:
         raise UserError(f"{error}; {resuming}") from None
-    _deliver(target)
     if failures := progress.failures():
         typer.echo(failures, err=True)
     typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
@@ -138,6 +148,7 @@ def _deliver(run_dir: Path) -> None:
     typer.echo(verdict(run_dir))
 
 
+app.command()(watch)
 app.command()(sweep.sweep)
 app.command()(sources.init)
 app.command()(sources.data)

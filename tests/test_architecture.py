@@ -24,9 +24,9 @@ WINGS = {
     "features wire network",
     "client": "batches optimizer flat training capability device feedback evaluation features app",
     "server": "about policies setting pretrained fleet coverage loops aggregation privacy state "
-    "evaluation record grid preflight attempt survey strategy app",
-    "simulations": "archive engine pictures planning sources results sweep restoration deployment "
-    "theory cli",
+    "evaluation record grid live preflight attempt survey strategy app",
+    "simulations": "archive engine trackers pictures planning sources results sweep restoration "
+    "deployment theory watch cli",
 }
 FLOWER = {
     "common/wire/rollcall.py",
@@ -41,6 +41,7 @@ FLOWER = {
     "server/fleet/tasks.py",
     "server/strategy.py",
     "server/grid.py",
+    "server/live.py",
     "client/app.py",
     "client/feedback.py",
     "simulations/engine/inline.py",

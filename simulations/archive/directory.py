@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from common.config import RunConfig  # takes 0.2 s, and `scorequilt --help` does without
 
 RUNS = Path("runs")
-BEGINNINGS = {"config.toml", "log.txt", "failure.txt", "privacy"}
+BEGINNINGS = {"config.toml", "log.txt", "failure.txt", "privacy", "live.json", "tracking.json"}
 """What a run that failed before its first round leaves; starting again may write over it."""
 
 

@@ -21,6 +21,9 @@ from common.config import RunConfig
 from simulations.engine.processes import signals_interrupt
 from simulations.sweep.plan import PlannedRun
 
+PACKAGES = str(Path(__file__).resolve().parents[2])
+"""Where `simulations` and the app's folders are."""
+
 TICK = 0.5
 """Seconds between two looks at what runs have written."""
 
@@ -43,7 +46,11 @@ def execute(
     Raises:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after all runs have been stopped.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when the fork server imports torch
+    # What the fork server starts with; by itself it does not know where our packages are.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if PACKAGES not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGES, *paths]))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["simulations.engine.inline"])
     waiting, going = list(runs), dict[str, BaseProcess]()
