@@ -21,7 +21,7 @@ from common.files import write_json
 from common.wire import VALUES, WEIGHTS
 from server.app import federate
 from server.record.history import read_rows
-from simulations.pictures.runs import save_figure
+from simulations.pictures.style import save_figure, styled
 from tests.local_grid import LocalGrid
 
 FLIPPED, NOISY = 0, 5
@@ -78,6 +78,7 @@ def attacked(config: RunConfig) -> LocalGrid:
     return grid
 
 
+@styled
 def draw(results: dict[str, dict[str, float]], path: Path) -> None:
     """Draw every case's distance as a bar, and what was promised."""
     figure = Figure(figsize=(7, 0.4 * len(results) + 1), layout="constrained")

@@ -17,7 +17,8 @@ from benchmarks.workloads import DIGITS, PATCHES32
 from common.config import ModelConfig, RunConfig
 from common.network import layout_of
 from common.submodels import full_submodel, submodel_of_rate
-from simulations.planning.cost import Shape, measure_costs, random_images, train_on_nothing
+from simulations.archive.work import Shape, random_images, train_on_nothing
+from simulations.planning.cost import measure_costs
 from simulations.planning.measure import MIB, PeakMemory, in_fresh_process
 
 RATES = tuple(Fraction(k, 4) for k in (4, 3, 2, 1))

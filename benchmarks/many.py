@@ -27,7 +27,7 @@ from server.fleet import Roster
 from server.grid import StreamingGrid
 from server.state import initial_state
 from server.strategy import CoverageAvg
-from simulations.pictures.runs import save_figure
+from simulations.pictures.style import save_figure, styled
 from simulations.planning.measure import MIB
 
 CONFIG = RunConfig(fleet="1x50 1/2x75 1/4x75", rounds=5)
@@ -97,6 +97,7 @@ class ManyClients(Grid):
         raise NotImplementedError
 
 
+@styled
 def main(folder: Path) -> None:
     """Run the rounds, print the memory after each, and draw it over all replies."""
     logging.disable(logging.CRITICAL)

@@ -24,7 +24,7 @@ import typer
 from matplotlib.figure import Figure
 
 from common.config import RunConfig
-from simulations.pictures.runs import save_figure
+from simulations.pictures.style import save_figure, styled
 
 BASE: dict[str, Any] = {
     "fleet": "1x10 1/2x15 1/4x15",
@@ -118,6 +118,7 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+@styled
 def draw(results: list[dict[str, Any]], path: Path) -> None:
     """Draw every run's distance against its ε; one without noise is a line across."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")

@@ -31,7 +31,7 @@ from server.grid import StreamingGrid
 from server.state import initial_state
 from server.strategy import CoverageAvg
 from simulations.engine.simulate import run_simulation
-from simulations.pictures.runs import save_figure
+from simulations.pictures.style import save_figure, styled
 from simulations.planning.measure import MIB
 
 TAKE_PART = 20
@@ -119,6 +119,7 @@ def main(
     draw(rows, folder / "scale.png")
 
 
+@styled
 def draw(rows: list[dict[str, float]], path: Path) -> None:
     """Draw what every fleet took."""
     figure = Figure(figsize=(7, 2.6), layout="constrained")

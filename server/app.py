@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.files import atomic_write, discard_parts, write_json
 from server.about import About
 from server.fleet import ClassNames, Client, Roster
-from server.grid import StreamingGrid
+from server.live import Live, WatchedGrid
 from server.preflight import preflight
 from server.pretrained.start import starting_weights
 from server.privacy import Ledger
@@ -35,13 +35,17 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation; what goes wrong is also left as one line in ``failure.txt``."""
     run_dir = own_folder(str(context.run_config.get("run-dir") or default_run_dir(context.run_id)))
+    live = Live(run_dir)
     with only_writer(run_dir):
         try:
             config = RunConfig.from_flat(context.run_config)
-            federate(StreamingGrid(grid), config, run_dir)
+            live.told = not config.privacy.on
+            federate(WatchedGrid(grid, live), config, run_dir)
         except Exception as error:
             atomic_write(run_dir / "failure.txt", f"{error}\n".encode())
             raise
+        finally:
+            live.end()
 
 
 def default_run_dir(run_id: int) -> Path:

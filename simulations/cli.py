@@ -10,7 +10,6 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from common.config import CLIENTS, RunConfig
 from common.data.named import NAMED
 from common.errors import UserError
 from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir
@@ -19,7 +18,10 @@ from simulations.planning import commands as planning
 from simulations.restoration import commands as restoration
 from simulations.results import commands as results
 from simulations.sources import commands as sources
+from simulations.sweep import commands as sweep
 from simulations.theory.cli import app as theory
+from simulations.trackers.arguments import TrackOption
+from simulations.watch import watch
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -73,14 +75,16 @@ def run(
         str | None, typer.Option(metavar="RUN", help="Go on where this run stopped.")
     ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where to write, not runs/NAME.")] = None,
+    track: TrackOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
     from server.preflight import preflight
+    from server.record.history import read_rows
     from server.record.lock import only_writer
     from server.record.resolved import write_config
     from server.state import checkpoints
-    from simulations.archive.configs import load_config
+    from simulations.archive.configs import check_simulated, load_config
 
     changes = list(overrides or [])
     if resume is not None:
@@ -90,13 +94,13 @@ def run(
         with only_writer(target):  # what a killed run has left may need some seconds to end
             pass
         config = load_config(str(target / "config.toml"), changes)
-        _check_simulated(config)
+        check_simulated(config)
         preflight(config, resumed=bool(checkpoints(target / "checkpoints")))
     else:
         if run_dir is not None:
             changes.append(f"run-dir={run_dir.absolute()}")
         config = load_config(source or "digits", changes)
-        _check_simulated(config)
+        check_simulated(config)
         if config.data in NAMED:  # it may be long until there are images, and longer after that
             from simulations.planning.ahead import said_ahead
 
@@ -112,45 +116,29 @@ def run(
 
     from simulations.engine.progress import Progress
     from simulations.engine.simulate import RunFailed, run_simulation
+    from simulations.trackers.follow import tracking
 
     resuming = f"go on with: scorequilt run --resume {target}"
-    progress = Progress(target / "history.jsonl", config.rounds, Console(stderr=True), quiet)
+    console = Console(stderr=True)
+    trackers = tracking(track, target, config, console)
+    history = target / "history.jsonl"
+    trackers.skip(read_rows(history))
+    progress = Progress(history, config.rounds, console, quiet, trackers.rows)
     try:
-        with progress:
-            result = run_simulation(
-                config.to_flat(), len(config.client_rates), PROJECT, target, progress.update
-            )
+        with trackers:
+            with progress:
+                result = run_simulation(
+                    config.to_flat(), len(config.client_rates), PROJECT, target, progress.update
+                )
+            _deliver(target)
     except KeyboardInterrupt:
         typer.echo(f"stopped; {resuming}", err=True)
         raise typer.Exit(130) from None
     except RunFailed as error:
         raise UserError(f"{error}; {resuming}") from None
-    _deliver(target)
     if failures := progress.failures():
         typer.echo(failures, err=True)
     typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
-
-
-def _check_simulated(config: RunConfig) -> None:
-    """Refuse clients that a simulation cannot have.
-
-    Raises:
-        UserError: They are to have images of their own, or are fewer than a round needs, or more
-            than may come.
-    """
-    if config.data == CLIENTS:
-        raise UserError(
-            "data: simulated clients have no images of their own; name a data set, and let "
-            "clients judge with evaluation.by=clients"
-        )
-    if not config.auto:
-        return
-    clients = config.simulation_clients
-    if not config.min_clients <= clients <= config.max_clients:
-        raise UserError(
-            f"simulation-clients: {clients} is not from min-clients={config.min_clients} to "
-            f"max-clients={config.max_clients}"
-        )
 
 
 def _deliver(run_dir: Path) -> None:
@@ -165,6 +153,8 @@ def _deliver(run_dir: Path) -> None:
     typer.echo(verdict(run_dir))
 
 
+app.command()(watch)
+app.command()(sweep.sweep)
 app.command()(sources.init)
 app.command()(sources.data)
 app.command()(sources.cache)

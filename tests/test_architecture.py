@@ -24,9 +24,9 @@ WINGS = {
     "replay features wire network",
     "client": "batches optimizer flat training capability device feedback evaluation features app",
     "server": "about policies setting pretrained fleet coverage loops aggregation privacy state "
-    "replay evaluation record grid preflight attempt survey strategy app",
-    "simulations": "archive engine pictures planning sources results restoration deployment "
-    "theory cli",
+    "replay evaluation record grid live preflight attempt survey strategy app",
+    "simulations": "archive engine trackers pictures planning sources results sweep restoration "
+    "deployment theory watch cli",
 }
 FLOWER = {
     "common/wire/rollcall.py",
@@ -42,8 +42,10 @@ FLOWER = {
     "server/fleet/tasks.py",
     "server/strategy.py",
     "server/grid.py",
+    "server/live.py",
     "client/app.py",
     "client/feedback.py",
+    "simulations/engine/inline.py",
 }
 NO_TORCH = ("common/config", "common/submodels", "common/data", "common/wire", "server/policies")
 

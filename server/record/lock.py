@@ -42,6 +42,15 @@ def only_writer(run_dir: Path, patience: float = PATIENCE) -> Iterator[None]:
         os.close(folder)
 
 
+def is_written(run_dir: Path) -> bool:
+    """Say whether a process holds a run directory's lock, that is, whether the run goes on."""
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        return not _lock(folder)
+    finally:
+        os.close(folder)
+
+
 def _lock(folder: int) -> bool:
     """Take the lock unless somebody has it; file systems without locks have none to refuse."""
     try:

@@ -1,11 +1,11 @@
 """Configurations by name: presets, files and overrides."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.config import RunConfig
+from common.config import CLIENTS, RunConfig
 from common.data import absolute_source
 from common.errors import UserError
 
@@ -26,20 +26,56 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         UserError: No such preset or file, the file is not TOML, or a key or value is not allowed.
     """
-    flat = RunConfig.from_tree(_read(_path_of(source))).to_flat()
+    changes = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise UserError(f"--set {override}: write it as key=value")
-        flat[key.strip().replace("_", "-")] = value.strip()
-    config = RunConfig.from_flat(flat)
-    flat = config.to_flat()
+        changes[key.strip().replace("_", "-")] = value.strip()
+    return changed_config(source, changes)
+
+
+def changed_config(source: str, changes: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration of a preset or a TOML file with some keys replaced.
+
+    Args:
+        source: As in `load_config`.
+        changes: Values by flattened key, as TOML gives them or as texts.
+
+    Raises:
+        UserError: No such preset or file, the file is not TOML, or a key or value is not allowed.
+    """
+    tree = read_toml(_path_of(source))
+    flat = {**RunConfig.from_tree(tree).to_flat(), **changes}
+    flat = RunConfig.from_flat(flat).to_flat()
     for key in PLACES:
         kind, colon, place = str(flat[key]).partition(":")
         if colon:
             flat[key] = f"{kind}:{Path(place).expanduser().absolute()}"
     flat["data"] = absolute_source(str(flat["data"]))
     return RunConfig.from_flat(flat)
+
+
+def check_simulated(config: RunConfig) -> None:
+    """Refuse clients that a simulation cannot have.
+
+    Raises:
+        UserError: They are to have images of their own, or are fewer than a round needs, or more
+            than may come.
+    """
+    if config.data == CLIENTS:
+        raise UserError(
+            "data: simulated clients have no images of their own; name a data set, and let "
+            "clients judge with evaluation.by=clients"
+        )
+    if not config.auto:
+        return
+    clients = config.simulation_clients
+    if not config.min_clients <= clients <= config.max_clients:
+        raise UserError(
+            f"simulation-clients: {clients} is not from min-clients={config.min_clients} to "
+            f"max-clients={config.max_clients}"
+        )
 
 
 def preset_names() -> list[str]:
@@ -58,7 +94,12 @@ def _path_of(source: str) -> Path:
     return PRESETS / f"{source}.toml"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        UserError: It cannot be read, or is not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from common.config import RunConfig  # takes 0.2 s, and `scorequilt --help` does without
 
 RUNS = Path("runs")
-BEGINNINGS = {"config.toml", "log.txt", "failure.txt", "privacy"}
+BEGINNINGS = {"config.toml", "log.txt", "failure.txt", "privacy", "live.json", "tracking.json"}
 """What a run that failed before its first round leaves; starting again may write over it."""
 
 
@@ -45,13 +45,13 @@ def resolve_run_dir(config: RunConfig, base: Path) -> Path:
         return _claim(Path(config.run_dir).absolute())
     for number in count(1):
         target = base / (config.name if number == 1 else f"{config.name}-{number}")
-        if not _taken(target):
+        if not occupied(target):
             break
     return _claim(target.absolute())
 
 
-def _taken(target: Path) -> bool:
-    """Whether anything is there that a new run would write over."""
+def occupied(target: Path) -> bool:
+    """Say whether anything is there that a new run would write over."""
     if not target.is_dir():
         return target.exists()
     names = {each.name for each in target.iterdir() if not each.name.endswith(PART)}
@@ -62,7 +62,7 @@ def _claim(target: Path) -> Path:
     """Make a directory unless something is in it."""
     try:
         target.mkdir(parents=True, exist_ok=True)
-        taken = _taken(target)
+        taken = occupied(target)
     except OSError as error:
         raise UserError(f"run-dir: cannot make {target} ({error.strerror})") from None
     if taken:

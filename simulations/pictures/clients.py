@@ -9,14 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from simulations.archive.record import RunRecord
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, which colour-blind people can tell apart."""
+from simulations.pictures.style import COLOURS, styled
 
 Losses = Mapping[int, Mapping[str, float]]
 """By round and client, a loss."""
 
 
+@styled
 def clients_figure(run: RunRecord) -> Figure:
     """Draw training losses by client, and where clients judge the losses on held-out images.
 
@@ -40,7 +39,6 @@ def clients_figure(run: RunRecord) -> Figure:
         for axes in (each, spread):
             axes.set(xlabel="round", ylabel=name, yscale="log")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(visible=True, alpha=0.3)
         each.set_title("every client")
         spread.set_title("least, median and worst of each width")
         spread.legend(fontsize=8)

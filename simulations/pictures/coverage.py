@@ -9,10 +9,12 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from common.submodels import Layout
+from simulations.pictures.style import styled
 
 MAPS = 9
 
 
+@styled
 def coverage_figure(
     layout: Layout,
     counts: Int64[np.ndarray, " coverage"],
@@ -81,13 +83,21 @@ def _course(figure: SubFigure, rows: Sequence[Mapping[str, Any]]) -> None:
         ("rounds since last trained", ("staleness_mean", "staleness_max")),
     )
     for axes, (label, keys) in zip(figure.subplots(1, len(curves)), curves, strict=True):
+        flat = []
         for key in keys:
             found = [(row["round"], row[key]) for row in kept if row[key] is not None]
-            if found:
+            if any(value for _, value in found):
                 axes.plot(*zip(*found, strict=True), "-o", ms=2, label=key)
+            elif found:  # a line along the axis shows nothing, and looks as if something were amiss
+                flat.append(f"{key}: 0 in every round")
         axes.set(xlabel="round", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(fontsize=7)
+        if len(flat) < len(keys):
+            axes.plot([], [], " ", label="\n".join(flat)) if flat else None
+            axes.legend(fontsize=7)
+        else:
+            axes.text(0.5, 0.5, "\n".join(flat), ha="center", va="center")
+            axes.set(xticks=[], yticks=[])
 
 
 def _position_pairs(counts: np.ndarray, atom: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from common.network import initial_weights, layout_of
 from common.submodels import CompactSubmodel
 from server.fleet import Client, fleet_of, request_for
 from server.policies import POLICIES, GlobalWeights, policy_named, submodel_for
-from simulations.pictures.runs import save_figure
+from simulations.pictures.style import save_figure, styled
 
 FLEET = "1/4x2 1/2x2 1x1"
 CODE = "1234556677"
@@ -21,6 +21,7 @@ AXES = ("conv_in", "down0.0.hidden")
 LAYERS = ("conv_in.weight", "conv_out.weight")
 
 
+@styled
 def policies_figure() -> Figure:
     """Draw a client of rate 1/2 under every policy: rounds across, channels or weights down.
 

@@ -1,29 +1,21 @@
 """Pictures of runs: how they converge, what they covered, how one noise becomes an image."""
 
-import io
-import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from common.errors import UserError
-from common.files import atomic_write
 from simulations.archive.record import RunRecord, read_run
 from simulations.pictures.clients import clients_figure
 from simulations.pictures.coverage import coverage_figure
-
-FIGURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
-"""What a figure can be written as."""
+from simulations.pictures.curves import distance_figure, loss_figure, pareto_figure
+from simulations.pictures.groups import grouped
+from simulations.pictures.style import PANEL, legend, save_figure, styled
 
 STRIP_ROUNDS = 12
-mpl.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True})
 
 
 def draw_run(path: Path) -> list[Path]:
@@ -39,9 +31,22 @@ def draw_run(path: Path) -> list[Path]:
     return drawn
 
 
-def draw_comparison(paths: Sequence[Path], out: Path) -> Path:
-    """Lay the convergence curves of several runs over each other."""
-    return save_figure(convergence([_with_rounds(path) for path in paths]), out)
+def draw_comparison(
+    paths: Sequence[Path], out: Path, against: str | None = None, pareto: str | None = None
+) -> Path:
+    """Lay several runs over each other.
+
+    Args:
+        paths: Run directories.
+        out: The picture.
+        against: Draw distance against this alone, a key of `AGAINST`.
+        pareto: Draw what runs came to against this cost, a key of `AGAINST`.
+    """
+    runs = [_with_rounds(path) for path in paths]
+    if pareto is not None:
+        return save_figure(pareto_figure(runs, pareto), out)
+    figure = convergence(runs) if against is None else distance_figure(runs, against)
+    return save_figure(figure, out)
 
 
 def _with_rounds(path: Path) -> RunRecord:
@@ -56,61 +61,32 @@ def _with_rounds(path: Path) -> RunRecord:
     return run
 
 
-def convergence(runs: Sequence[RunRecord]) -> Figure:
-    """Draw Fréchet distance and loss against rounds, and distance against bytes sent.
+@styled
+def convergence(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = None) -> Figure:
+    """Draw distance and loss against rounds, and distance against bytes sent.
 
     Of runs with differential privacy, which do not tell what they sent, it is against ε instead.
+
+    Args:
+        runs: At least one.
+        labels: What to call groups, by the name of a run's directory.
     """
     kinds = sorted({run.config.privacy.on for run in runs})
-    figure = Figure(figsize=(13 / 3 * (2 + len(kinds)), 4), layout="constrained")
-    distance, loss, *others = figure.subplots(1, 2 + len(kinds))
-    costs = dict(zip(kinds, others, strict=True))
-    for number, run in enumerate(runs):
-        colour = f"C{number % 10}"
-        label = run.name if len(runs) > 1 else "averaged weights"
-        rounds, averaged = run.series("frechet_ema")
-        distance.plot(rounds, averaged, "-o", ms=3, color=colour, label=label)
-        raw_label = "last round's weights" if len(runs) == 1 else None
-        distance.plot(*run.series("frechet"), "--", lw=1, alpha=0.6, color=colour, label=raw_label)
-        held_out_label = run.name if len(runs) > 1 else "held-out images"
-        loss.plot(*run.series("held_out_loss"), "-", color=colour, label=held_out_label)
-        training_label = "clients' training" if len(runs) == 1 else None
-        loss.plot(*run.series("loss"), ":", color=colour, label=training_label)
-        at, axes = _cost(run), costs[run.config.privacy.on]
-        axes.plot([at[r] for r in rounds], averaged, "-o", ms=3, color=colour, label=label)
-    for axes in (distance, *others):
-        _reference_lines(axes, runs[0])
-        axes.set(yscale="log", ylabel="Fréchet classifier distance")
-        axes.legend(fontsize=8)
-    for axes in (distance, loss):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    distance.set(xlabel="round", title="sample quality")
-    loss.set(xlabel="round", ylabel="denoising loss per pixel", yscale="log", title="loss")
-    loss.legend(fontsize=8)
-    if False in costs:
-        title = "sample quality by traffic"
-        costs[False].set(xlabel="MiB sent and received by all clients", title=title)
-    if True in costs:
-        deltas = sorted({run.config.privacy.delta for run in runs if run.config.privacy.on})
-        spent = f"ε at δ = {', '.join(f'{delta:g}' for delta in deltas)}"
-        costs[True].set(xlabel=spent, title="sample quality by privacy")
+    width, height = PANEL
+    figure = Figure(figsize=(width * (2 + len(kinds)), height), layout="constrained")
+    distance, loss, *costs = figure.subplots(1, 2 + len(kinds))
+    distance_figure(runs, "rounds", distance, labels)
+    loss_figure(runs, "rounds", loss, labels)
+    several = len(grouped(runs, labels)) > 1
+    for private, axes in zip(kinds, costs, strict=True):
+        some = [run for run in runs if run.config.privacy.on == private]
+        distance_figure(some, "epsilon" if private else "bytes", axes, labels)
+        axes.set_title(f"sample quality by {'privacy' if private else 'traffic'}")
+    for axes in (distance, loss, *costs) if several else ():
+        axes.get_legend().remove()
+    if several:
+        legend(figure, distance, below=True)
     return figure
-
-
-def _cost(run: RunRecord) -> dict[int, float]:
-    """Return by round what it took until then: ε with privacy, else MiB sent and received."""
-    if run.config.privacy.on:
-        spent = [math.nan if row["epsilon"] is None else row["epsilon"] for row in run.rows]
-    else:
-        spent = list(np.cumsum([row["bytes_up"] + row["bytes_down"] for row in run.rows]) / 2**20)
-    return dict(zip((row["round"] for row in run.rows), spent, strict=True))
-
-
-def _reference_lines(axes: Axes, run: RunRecord) -> None:
-    """Mark what pure noise and real held-out images score."""
-    if run.summary and run.summary["frechet_noise"] is not None:
-        axes.axhline(run.summary["frechet_noise"], color="0.5", lw=1, ls="-.", label="pure noise")
-        axes.axhline(run.summary["frechet_held_out"], color="0.5", lw=1, label="held-out images")
 
 
 def coverage(run: RunRecord) -> Figure:
@@ -120,6 +96,7 @@ def coverage(run: RunRecord) -> Figure:
     return coverage_figure(run.setting.layout, state.counts, state.round, run.rows[1:], title)
 
 
+@styled
 def strip(run: RunRecord) -> Figure:
     """Draw the same noises after successive rounds: each column is one noise, each row a round."""
     pictures = sorted((run.path / "samples").glob("round-*.png"))
@@ -142,20 +119,3 @@ def strip(run: RunRecord) -> Figure:
         axes.grid(visible=False)
     figure.suptitle("after each round, from the same noises", fontsize=9)
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure in the format of the suffix, atomically, and return where.
-
-    Raises:
-        UserError: The suffix is none of `FIGURES`.
-    """
-    if path.suffix.lower() not in FIGURES:
-        raise UserError(f"out: {path} ends in none of {', '.join(FIGURES)}")
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Names of any script: what the font lacks is drawn as boxes, and tables have it right.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format=path.suffix.lower().removeprefix("."), dpi=110)
-    atomic_write(path, buffer.getvalue())
-    return path

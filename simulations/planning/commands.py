@@ -31,7 +31,7 @@ def coverage(
         typer.echo(layer_table(plan))
     if out is not None:
         from simulations.pictures.coverage import coverage_figure
-        from simulations.pictures.runs import save_figure
+        from simulations.pictures.style import save_figure
 
         title = f"policy {config.policy}, fleet {config.fleet}, {plan.rounds} rounds"
         figure = coverage_figure(plan.layout, plan.counts, plan.rounds, plan.rows, title)

@@ -16,20 +16,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from client.capability import training_bytes
-from client.training import train_locally
 from common.config import RunConfig
-from common.data import ImageData
 from common.files import show_bytes
 from common.network import layout_of
 from common.resources import cores
 from common.submodels import CompactSubmodel, Submodel, submodel_of_rate
 from common.wire import CODECS, pack_reply, pack_task, payload_bytes, spec_for
+from simulations.archive.work import Shape, random_images, train_on_nothing
 from simulations.planning.measure import MIB, interleaved
 
 STEPS = 2
 """Local steps that are timed."""
-
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -188,17 +185,3 @@ def _step_seconds(
     torch.set_num_threads(threads)
     # The difference leaves out what a round does once, such as building the network.
     return {r: (times[f"{r} {1 + STEPS}"] - times[f"{r} 1"]) / STEPS for r in submodels}
-
-
-def train_on_nothing(config: RunConfig, submodel: Submodel, data: ImageData, steps: int) -> None:
-    """Train as a client does, for a number of steps, from weights that are all alike."""
-    config = config.model_copy(update={"local_steps": steps, "rounds": 1})
-    values = np.full(submodel.size, 0.01, np.float32)
-    train_locally(values, submodel, data, config, 1, np.random.default_rng(0))
-
-
-def random_images(shape: Shape, count: int) -> ImageData:
-    """Return images of noise, to measure with."""
-    rng = np.random.default_rng(0)
-    images = rng.uniform(-1, 1, (count, *shape)).astype(np.float32)
-    return ImageData(images, np.zeros(count, np.int64), 10, "random")

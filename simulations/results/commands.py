@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from common.errors import UserError
 from simulations.archive.arguments import RoundOption, RunArgument
 from simulations.archive.directory import find_run
 
@@ -15,19 +16,39 @@ def plot(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Run directories, or names below runs/.")
     ],
-    out: Annotated[Path, typer.Option(help="Picture that compares several runs.")] = Path(
-        "comparison.png"
-    ),
+    against: Annotated[
+        str | None,
+        typer.Option(help="Draw distance alone, against rounds, images, seconds, bytes or flops."),
+    ] = None,
+    pareto: Annotated[
+        str | None, typer.Option(help="Draw what runs came to against bytes or flops.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Picture of several runs, or of what is asked for: .png, .pdf …")
+    ] = Path("comparison.png"),
 ) -> None:
-    """Draw a run's pictures again, and compare several runs."""
-    folders = [find_run(each) for each in runs]
+    """Draw a run's pictures again, and compare several runs: mean and range over seeds."""
+    from simulations.archive.courses import AGAINST
+    from simulations.archive.record import read_run
+    from simulations.pictures.groups import incomparable
     from simulations.pictures.runs import draw_comparison, draw_run
+    from simulations.pictures.style import check_format
 
-    for folder in folders:
+    folders = [find_run(each) for each in runs]
+    for name, choice in (("against", against), ("pareto", pareto)):
+        if choice is not None and choice not in AGAINST:
+            raise UserError(f"--{name}: '{choice}' is none of {', '.join(AGAINST)}")
+    if against and pareto:
+        raise UserError("--pareto: is a picture of its own; leave --against out")
+    check_format(out)
+    asked = against or pareto
+    for folder in folders if not asked else ():
         for picture in draw_run(folder):
             typer.echo(picture)
-    if len(folders) > 1:
-        typer.echo(draw_comparison(folders, out))
+    if len(folders) > 1 or asked:
+        typer.echo(draw_comparison(folders, out, against, pareto))
+        if why := incomparable([read_run(folder) for folder in folders]):
+            typer.echo(why, err=True)
 
 
 def sample(

@@ -18,7 +18,7 @@ from common.errors import UserError
 from server.record.pictures import save_grid
 from server.setting import prepare
 from simulations.pictures.holdings import classes_figure
-from simulations.pictures.runs import save_figure
+from simulations.pictures.style import save_figure
 
 COLUMNS, ROWS = 16, 32
 """Pictures of a client on the sheet, and clients on it at most."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from common.files import atomic_write
-from simulations.pictures.runs import save_figure
+from simulations.pictures.style import save_figure
 
 Cell = str | float | int
 

@@ -276,6 +276,6 @@ def test_progress_bar_shows_rounds_and_quiet_shows_nothing(tmp_path: Path) -> No
         with Progress(history, 3, Console(file=out, width=80, force_terminal=True), quiet) as bar:
             bar.update("running")
         shown[quiet] = out.getvalue()
-    assert "1/3" in shown[False]
-    assert "loss 0.5" in shown[False]
+    assert "round 1 of 3" in shown[False]
+    assert "0.5" in shown[False]
     assert shown[True] == ""

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from matplotlib.figure import Figure
 
 from common.seeding import SERVER, rng_for, torch_generator
+from simulations.pictures.style import styled
 from simulations.theory.pruned import Trained, masks_of, pruned_drift, train
 from simulations.theory.report import Cell, Estimate, Finding, Table, bootstrap
 from simulations.theory.toy import initial, problem, squared_norm
@@ -186,6 +187,7 @@ def _choices_table(rounds: int, runs: int, seed: int) -> Table:
     return Table(title, ["fleet", "choice", "‖∇F‖²"], rows)
 
 
+@styled
 def _draw(
     by_rounds: dict[Case, Norms],
     rounds: Sequence[int],

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from common.diffusion import DELTA, LAWS, GaussianField, Grid, TwoPoint, kappa_grid, power_spectrum
 from common.seeding import SERVER, rng_for, torch_generator
+from simulations.pictures.style import styled
 from simulations.theory.exact import EXACT, Gaussian, Mistake, errors, isotropic, kl, modes, sampled
 from simulations.theory.federation import averaged_denoiser, federation, images_of, small_config
 from simulations.theory.girsanov import ErrorEstimates, estimate_errors
@@ -142,6 +143,7 @@ def _learned_table(learned: dict[int, ErrorEstimates]) -> Table:
     return Table(title, ["d", "initial", "score", "discretisation", "Girsanov sum"], rows)
 
 
+@styled
 def _draw(exact: dict[str, list[Line]], learned: dict[int, ErrorEstimates]) -> Figure:
     figure = Figure(figsize=(14, 7), layout="constrained")
     *panels, last = figure.subplots(1, 3)

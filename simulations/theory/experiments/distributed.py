@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from common.config import RunConfig
 from common.diffusion import CLOCKS, DELTA, LAWS, Denoiser, KnownLaw, kappa_grid, log_snr_grid
 from common.seeding import SERVER, rng_for, torch_generator
+from simulations.pictures.style import styled
 from simulations.theory.federation import (
     averaged_denoiser,
     federation,
@@ -124,6 +125,7 @@ def _tables(outcomes: dict[str, Outcome], levels: torch.Tensor, steps: int) -> l
     ]
 
 
+@styled
 def _draw(outcomes: dict[str, Outcome], levels: torch.Tensor) -> Figure:
     figure = Figure(figsize=(14, 4.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)

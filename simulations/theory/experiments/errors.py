@@ -16,6 +16,7 @@ from common.diffusion import (
     kappa_grid,
 )
 from common.seeding import SERVER, rng_for, torch_generator
+from simulations.pictures.style import styled
 from simulations.theory.exact import EXACT, Gaussian, Mistake, kl, modes, sampled, w2
 from simulations.theory.girsanov import ErrorEstimates, estimate_errors
 from simulations.theory.line import kl_on_line, w2_on_line
@@ -99,6 +100,7 @@ def measured(law: KnownLaw, mistake: Mistake) -> tuple[Cell, Cell]:
     return "–", "–"
 
 
+@styled
 def _draw(bars: dict[str, tuple[ErrorEstimates, Cell]]) -> Figure:
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()

@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from matplotlib.figure import Figure
 
 from common.seeding import SERVER, rng_for
+from simulations.pictures.style import styled
 from simulations.theory.experiments.convergence import MIXED, Case
 from simulations.theory.pruned import dropped, masks_of
 from simulations.theory.report import Cell, Estimate, Finding, Table, bootstrap
@@ -100,6 +101,7 @@ def shape_constant(floors: list[Floor]) -> float:
     return float(torch.tensor(ratios).log().mean().exp())
 
 
+@styled
 def _draw(floors: list[Floor]) -> Figure:
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import brentq, nnls
 
 from common.diffusion import DELTA, TwoPoint, kappa_grid
+from simulations.pictures.style import styled
 from simulations.theory.exact import Mistake, errors, isotropic, kl, sampled
 from simulations.theory.line import kl_on_line
 from simulations.theory.report import Cell, Estimate, Finding, Table, slope
@@ -168,6 +169,7 @@ def _shape_table(kappas: Sequence[float], sides: Sequence[int]) -> Table:
     return Table(title, columns, rows)
 
 
+@styled
 def _draw(
     kappas: Sequence[float],
     line: list[float],

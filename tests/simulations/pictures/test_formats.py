@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from common.errors import UserError
-from simulations.pictures.runs import save_figure
+from simulations.pictures.style import save_figure
 
 
 @pytest.mark.parametrize(

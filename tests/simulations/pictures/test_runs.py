@@ -48,9 +48,11 @@ TRAFFIC = [0.0, 24.0]  # 0, then 8 + 16
 SCORES = {"best_rate": "1", "frechet_noise": 300.0, "frechet_held_out": 2.0}
 
 
-def _finished(folder: Path, summary: dict[str, Any] | None, shift: float = 0.0) -> RunRecord:
+def _finished(
+    folder: Path, summary: dict[str, Any] | None, shift: float = 0.0, **keys: Any
+) -> RunRecord:
     """Write a run with the rows above, its distances shifted, and pictures of grey images."""
-    run = make_run(folder, summary)
+    run = make_run(folder, summary, **keys)
     shifted = [
         row
         | {
@@ -92,10 +94,10 @@ def _panels(figure: Figure) -> dict[str, Axes]:
 def test_convergence_shows_each_column_under_its_name(run: RunRecord) -> None:
     panels = _panels(convergence([run]))
     quality = _lines(panels["sample quality"])
-    assert quality["averaged weights"] == ([0, 2], [50.0, 48.0])
-    assert quality["last round's weights"] == ([0, 2], [100.0, 98.0])
+    assert quality["rate 1"] == ([0, 2], [50.0, 48.0])
+    assert quality["last weights, rate 1"] == ([0, 2], [100.0, 98.0])
     traffic = _lines(panels["sample quality by traffic"])
-    assert traffic["averaged weights"] == (TRAFFIC, [50.0, 48.0])
+    assert traffic["rate 1"] == (TRAFFIC, [50.0, 48.0])
     loss = _lines(panels["loss"])
     assert loss["held-out images"] == ([0, 2], [0.5, 0.48])
     assert loss["clients' training"] == ([1, 2, 3], [row["loss"] for row in ROWS[1:]])
@@ -110,20 +112,20 @@ def test_convergence_shows_each_column_under_its_name(run: RunRecord) -> None:
 def test_a_comparison_has_a_curve_and_a_colour_for_every_run(
     run: RunRecord, tmp_path: Path
 ) -> None:
-    other = _finished(tmp_path / "second", None, shift=7.0)
-    panels = _panels(convergence([run, other]))
+    other = _finished(tmp_path / "second", None, shift=7.0, policy="balanced")
+    figure = convergence([run, other])
+    (legend,) = figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    names = ["policy static: rate 1", "policy balanced: rate 1"]
+    assert shown == [*names, "pure noise", "held-out images"]
+    panels = _panels(figure)
     for title, x in (("sample quality", [0, 2]), ("sample quality by traffic", TRAFFIC)):
-        lines = _lines(panels[title])
-        assert lines["first"] == (x, [50.0, 48.0])
-        assert lines["second"] == (x, [57.0, 55.0])
-    colours: dict[float, set[Any]] = {}
-    for line in panels["sample quality"].get_lines():
-        if len(line.get_xdata()) and line.get_linestyle() in ("-", "--"):  # type: ignore[arg-type]
-            height = float(np.asarray(line.get_ydata())[0])
-            colours.setdefault(height, set()).add(line.get_color())
-    assert colours[50.0] == colours[100.0] != colours[57.0] == colours[107.0]
-    loss = _lines(panels["loss"])
-    assert loss["second"] == ([0, 2], [7.5, 7.48])
+        lines = {str(line.get_label()): line for line in panels[title].get_lines()}
+        for name, y in zip(names, ([50.0, 48.0], [57.0, 55.0]), strict=True):
+            assert np.asarray(lines[name].get_xdata()).tolist() == x
+            assert np.asarray(lines[name].get_ydata()).tolist() == y
+        assert lines[names[0]].get_color() != lines[names[1]].get_color()
+        assert lines[names[0]].get_marker() != lines[names[1]].get_marker()
 
 
 def test_a_private_run_is_drawn_against_its_epsilon(run: RunRecord, tmp_path: Path) -> None:
@@ -138,18 +140,19 @@ def test_a_private_run_is_drawn_against_its_epsilon(run: RunRecord, tmp_path: Pa
     (private / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     alone = _panels(convergence([read_run(private)]))
     assert "sample quality by traffic" not in alone
-    curve = _lines(alone["sample quality by privacy"])["averaged weights"]
+    curve = _lines(alone["sample quality by privacy"])["rate 1"]
     assert curve == ([0, 3.0], [50.0, 48.0])
     assert alone["sample quality by privacy"].get_xlabel() == "ε at δ = 0.0001"
     both = _panels(convergence([run, read_run(private)]))
-    assert set(_lines(both["sample quality by traffic"])) >= {"first"}
-    assert "private" not in _lines(both["sample quality by traffic"])
-    assert set(_lines(both["sample quality by privacy"])) >= {"private"}
+    for title, label in (("traffic", "MiB"), ("privacy", "ε")):
+        axes = both[f"sample quality by {title}"]
+        assert label in axes.get_xlabel()
+        assert np.asarray(axes.get_lines()[0].get_ydata())[0] == 50.0
 
 
 def test_a_run_without_a_summary_has_no_reference_lines(tmp_path: Path) -> None:
     panels = _panels(convergence([_finished(tmp_path / "begun", None)]))
-    assert set(_lines(panels["sample quality"])) == {"averaged weights", "last round's weights"}
+    assert set(_lines(panels["sample quality"])) == {"rate 1", "last weights, rate 1"}
 
 
 def test_coverage_is_drawn_from_the_last_checkpoint_and_from_the_history(
