@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("common", "server", "client", "simulations", "benchmarks")
+PACKAGES = ("common", "server", "client", "simulations", "scorequilt", "benchmarks")
 MAY_IMPORT = {
     "common": {"common"},
     "server": {"common", "server"},
     "client": {"common", "client"},
     "simulations": {"common", "server", "client", "simulations"},
+    "scorequilt": {"simulations", "scorequilt"},
     "benchmarks": set(PACKAGES) | {"tests"},
 }
 WINGS = {

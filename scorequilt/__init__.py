@@ -1,0 +1,1 @@
+"""ScoreQuilt from Python: what the command line does, as functions."""
