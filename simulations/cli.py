@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 
 from common.config import CLIENTS, RunConfig
 from common.errors import UserError
+from simulations.about import PROJECT, version
 from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir
 from simulations.deployment import commands as deployment
 from simulations.planning import commands as planning
@@ -20,7 +22,17 @@ from simulations.results import commands as results
 from simulations.sources import commands as sources
 from simulations.theory.cli import app as theory
 
-PROJECT = Path(__file__).resolve().parents[1]
+NOT_ON_DEVICES = {
+    "ray": "scorequilt",
+    "matplotlib": "scorequilt-slim[plot]",
+    **dict.fromkeys(("numba", "sklearn", "scipy", "torchmetrics"), "scorequilt-slim[server]"),
+}
+"""What the slim distribution does without, and which one brings it."""
+
+
+def _missing(command: str, module: str) -> str:
+    brings = NOT_ON_DEVICES[module]
+    return f"scorequilt: {command} needs {module}, which is not installed: pip install '{brings}'"
 
 
 class _Group(TyperGroup):
@@ -33,6 +45,11 @@ class _Group(TyperGroup):
         except UserError as error:
             typer.echo(f"scorequilt: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            if (module := (error.name or "").split(".")[0]) not in NOT_ON_DEVICES:
+                raise
+            typer.echo(_missing(ctx.invoked_subcommand or "", module), err=True)
+            raise typer.Exit(2) from None
 
 
 app = typer.Typer(
@@ -43,9 +60,7 @@ app.add_typer(theory, name="theory")
 
 def _version(wanted: bool) -> bool:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"scorequilt {version('scorequilt')}")
+        typer.echo(f"scorequilt {version()}")
         raise typer.Exit
     return wanted
 
@@ -75,6 +90,8 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
+    if find_spec("ray") is None:
+        raise ModuleNotFoundError(name="ray")
     from server.preflight import preflight
     from server.record.lock import only_writer
     from server.record.resolved import write_config

@@ -26,7 +26,7 @@ WINGS = {
     "client": "batches optimizer flat training capability device feedback evaluation features app",
     "server": "about policies setting pretrained fleet coverage loops aggregation privacy state "
     "evaluation record grid preflight attempt survey strategy app",
-    "simulations": "archive engine pictures planning sources results restoration deployment "
+    "simulations": "about archive engine pictures planning sources results restoration deployment "
     "theory cli",
 }
 FLOWER = {
