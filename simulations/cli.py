@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +10,11 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from common.config import CLIENTS, RunConfig
 from common.errors import UserError
-from simulations.about import PROJECT, version
-from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir
+from simulations.about import version
+from simulations.archive import commands as archive
 from simulations.deployment import commands as deployment
+from simulations.launch import deliver, new_run, resumed_run, simulate
 from simulations.planning import commands as planning
 from simulations.restoration import commands as restoration
 from simulations.results import commands as results
@@ -90,93 +89,39 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
-    if find_spec("ray") is None:
-        raise ModuleNotFoundError(name="ray")
-    from server.preflight import preflight
-    from server.record.lock import only_writer
-    from server.record.resolved import write_config
-    from server.state import checkpoints
-    from simulations.archive.configs import load_config
-
     changes = list(overrides or [])
-    if resume is not None:
-        if source is not None or run_dir is not None:
-            raise UserError("--resume goes on in the run's own directory: give no preset or folder")
-        target = find_run(resume)
-        with only_writer(target):  # what a killed run has left may need some seconds to end
-            pass
-        config = load_config(str(target / "config.toml"), changes)
-        _check_simulated(config)
-        preflight(config, resumed=bool(checkpoints(target / "checkpoints")))
+    if resume is None:
+        launch = new_run(source or "digits", changes, run_dir)
+    elif source is None and run_dir is None:
+        launch = resumed_run(resume, changes)
     else:
-        if run_dir is not None:
-            changes.append(f"run-dir={run_dir.absolute()}")
-        config = load_config(source or "digits", changes)
-        _check_simulated(config)
-        preflight(config)
-        target = resolve_run_dir(config, RUNS)
-    write_config(config, target)
-    if target.is_relative_to(RUNS.absolute()):
-        link_latest(target, RUNS)
+        raise UserError("--resume goes on in the run's own directory: give no preset or folder")
 
     # Slow to import, and nothing above needs it.
     from rich.console import Console
 
     from simulations.engine.progress import Progress
-    from simulations.engine.simulate import RunFailed, run_simulation
 
-    resuming = f"go on with: scorequilt run --resume {target}"
-    progress = Progress(target / "history.jsonl", config.rounds, Console(stderr=True), quiet)
+    if resume is None and launch.target.name != launch.config.name:
+        typer.echo(f"writing to {launch.target}", err=True)
+    history, rounds = launch.target / "history.jsonl", launch.config.rounds
+    progress = Progress(history, rounds, Console(stderr=True), quiet)
     try:
         with progress:
-            result = run_simulation(
-                config.to_flat(), len(config.client_rates), PROJECT, target, progress.update
-            )
+            launch = simulate(launch, progress.update)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; {resuming}", err=True)
+        typer.echo(f"stopped; go on with: {launch.resuming}", err=True)
         raise typer.Exit(130) from None
-    except RunFailed as error:
-        raise UserError(f"{error}; {resuming}") from None
-    _deliver(target)
+    for line in deliver(launch.target):
+        typer.echo(line)
     if failures := progress.failures():
         typer.echo(failures, err=True)
-    typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
+    typer.echo(f"{launch.target}  {progress.figures()}  {launch.seconds:.0f} s")
 
 
-def _check_simulated(config: RunConfig) -> None:
-    """Refuse clients that a simulation cannot have.
-
-    Raises:
-        UserError: They are to have images of their own, or are fewer than a round needs, or more
-            than may come.
-    """
-    if config.data == CLIENTS:
-        raise UserError(
-            "data: simulated clients have no images of their own; name a data set, and let "
-            "clients judge with evaluation.by=clients"
-        )
-    if not config.auto:
-        return
-    clients = config.simulation_clients
-    if not config.min_clients <= clients <= config.max_clients:
-        raise UserError(
-            f"simulation-clients: {clients} is not from min-clients={config.min_clients} to "
-            f"max-clients={config.max_clients}"
-        )
-
-
-def _deliver(run_dir: Path) -> None:
-    """Draw a finished run's pictures, write its model and say what it amounts to."""
-    from simulations.archive.record import verdict
-    from simulations.pictures.runs import draw_run
-    from simulations.results.export import export_run
-
-    for picture in draw_run(run_dir):
-        typer.echo(picture)
-    typer.echo(export_run(run_dir))
-    typer.echo(verdict(run_dir))
-
-
+app.command()(archive.presets)
+app.command()(archive.runs)
+app.command()(archive.keys)
 app.command()(sources.init)
 app.command()(sources.data)
 app.command()(sources.cache)

@@ -27,7 +27,7 @@ WINGS = {
     "server": "about policies setting pretrained fleet coverage loops aggregation privacy state "
     "evaluation record grid preflight attempt survey strategy app",
     "simulations": "about archive engine pictures planning sources results restoration deployment "
-    "theory cli",
+    "theory launch api cli",
 }
 FLOWER = {
     "common/wire/rollcall.py",

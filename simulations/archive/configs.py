@@ -1,7 +1,7 @@
 """Configurations by name: presets, files and overrides."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,16 @@ PLACES = ("init", "evaluation.features")
 """Keys whose values may be ``KIND:PATH``."""
 
 
-def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the configuration of a preset or a TOML file with some keys replaced.
+Source = str | Path | Mapping[str, Any] | RunConfig
+"""What stands for a configuration."""
+
+
+def load_config(source: Source, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return a configuration with some keys replaced.
 
     Args:
-        source: A preset's name, or the path of a file ending in ``.toml``.
+        source: A preset's name, the path of a file ending in ``.toml``, keys with their values
+            (flat or in tables; the others are at their defaults), or a configuration.
         overrides: ``key=value`` with flattened keys, such as ``model.widths=32,64``.
 
     Relative files and folders are taken from here: Flower runs the app in a folder of its own.
@@ -26,7 +31,12 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         UserError: No such preset or file, the file is not TOML, or a key or value is not allowed.
     """
-    flat = RunConfig.from_tree(_read(_path_of(source))).to_flat()
+    if isinstance(source, RunConfig):
+        flat = source.to_flat()
+    elif isinstance(source, Mapping):
+        flat = RunConfig.from_flat(source).to_flat()
+    else:
+        flat = RunConfig.from_tree(_read(_path_of(str(source)))).to_flat()
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -45,6 +55,12 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
 def preset_names() -> list[str]:
     """Return the names of the presets that come with the program."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def preset_purpose(name: str) -> str:
+    """Return the sentences with which a preset's file begins."""
+    lines = (PRESETS / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
 
 
 def _path_of(source: str) -> Path:

@@ -27,7 +27,7 @@ mpl.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": Tru
 
 def draw_run(path: Path) -> list[Path]:
     """Draw all pictures of one run into its folder ``plots`` and return their paths."""
-    run, folder = _with_rounds(path), path / "plots"
+    run, folder = with_rounds(path), path / "plots"
     drawn = [
         save_figure(convergence([run]), folder / "convergence.png"),
         save_figure(coverage(run), folder / "coverage.png"),
@@ -40,10 +40,10 @@ def draw_run(path: Path) -> list[Path]:
 
 def draw_comparison(paths: Sequence[Path], out: Path) -> Path:
     """Lay the convergence curves of several runs over each other."""
-    return save_figure(convergence([_with_rounds(path) for path in paths]), out)
+    return save_figure(convergence([with_rounds(path) for path in paths]), out)
 
 
-def _with_rounds(path: Path) -> RunRecord:
+def with_rounds(path: Path) -> RunRecord:
     """Open a run directory that holds something to draw.
 
     Raises:

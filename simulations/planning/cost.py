@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from client.capability import training_bytes
 from client.training import train_locally
-from common.config import RunConfig
+from common.config import RunConfig, parse_fleet
 from common.data import ImageData
 from common.network import layout_of
 from common.submodels import CompactSubmodel, Submodel, submodel_of_rate
@@ -66,6 +66,24 @@ def fit_rate(
     """
     fitting = [c.rate for c in costs if c.memory_bytes <= memory and c.step_seconds <= seconds]
     return max(fitting, default=None)
+
+
+def rates_of_interest(config: RunConfig, atom: int, rates: str | None = None) -> list[Fraction]:
+    """Return the rates to measure, falling: the full width and those named, else all that fit.
+
+    Args:
+        config: The run's configuration.
+        atom: Channels of the model's atoms.
+        rates: As a fleet is written; None for the configuration's and all that the model allows.
+
+    Raises:
+        UserError: The text cannot be read.
+    """
+    if rates:
+        return sorted({*parse_fleet(rates), Fraction(1)}, reverse=True)
+    # An atom of many channels allows more rates than anybody wants to wait for.
+    allowed = [Fraction(k, atom) for k in range(1, atom + 1)] if atom <= 8 else []
+    return sorted({*config.widths(atom), *allowed, Fraction(1)}, reverse=True)
 
 
 def measure_costs(

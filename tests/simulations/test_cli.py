@@ -47,7 +47,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return RunResult("finished:completed", "", 1.0)
 
     monkeypatch.setattr("simulations.engine.simulate.run_simulation", fake)
-    monkeypatch.setattr(cli, "_deliver", lambda run_dir: None)
+    monkeypatch.setattr(cli, "deliver", lambda run_dir: [])
     return plan
 
 
