@@ -51,9 +51,7 @@ class _Group(TyperGroup):
             raise typer.Exit(2) from None
 
 
-app = typer.Typer(
-    cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(theory, name="theory")
 
 
@@ -130,6 +128,9 @@ app.command()(planning.cost)
 app.command()(deployment.certs)
 app.command()(deployment.serve)
 app.command()(deployment.join)
+app.command()(deployment.register)
+app.command()(deployment.submit)
+app.command()(deployment.doctor)
 app.command()(results.plot)
 app.command()(results.sample)
 app.command()(results.evaluate)

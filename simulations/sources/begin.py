@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -219,6 +220,6 @@ def report(found: Beginning) -> str:
             f" {config.rounds} rounds of {config.local_steps} steps of {config.batch_size} images",
             f"a round here: about {found.seconds:.0f} s and {show_bytes(sent)} sent, at most"
             f" {show_bytes(most)} in a client; training about {minutes:.0f} minutes",
-            f"{found.path}; go on with: scorequilt run {found.path}",
+            f"{found.path}; go on with: scorequilt run {quote(str(found.path))}",
         ]
     )
