@@ -10,10 +10,11 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from common.data.named import NAMED
 from common.errors import UserError
-from simulations.archive.directory import RUNS, find_run, link_latest, resolve_run_dir
+from simulations.about import version
+from simulations.archive import commands as archive
 from simulations.deployment import commands as deployment
+from simulations.launch import deliver, new_run, resumed_run, simulate
 from simulations.planning import commands as planning
 from simulations.restoration import commands as restoration
 from simulations.results import commands as results
@@ -23,7 +24,17 @@ from simulations.theory.cli import app as theory
 from simulations.trackers.arguments import TrackOption
 from simulations.watch import watch
 
-PROJECT = Path(__file__).resolve().parents[1]
+NOT_ON_DEVICES = {
+    "ray": "scorequilt",
+    "matplotlib": "scorequilt-slim[plot]",
+    **dict.fromkeys(("numba", "sklearn", "scipy", "torchmetrics"), "scorequilt-slim[server]"),
+}
+"""What the slim distribution does without, and which one brings it."""
+
+
+def _missing(command: str, module: str) -> str:
+    brings = NOT_ON_DEVICES[module]
+    return f"scorequilt: {command} needs {module}, which is not installed: pip install '{brings}'"
 
 
 class _Group(TyperGroup):
@@ -36,19 +47,20 @@ class _Group(TyperGroup):
         except UserError as error:
             typer.echo(f"scorequilt: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            if (module := (error.name or "").split(".")[0]) not in NOT_ON_DEVICES:
+                raise
+            typer.echo(_missing(ctx.invoked_subcommand or "", module), err=True)
+            raise typer.Exit(2) from None
 
 
-app = typer.Typer(
-    cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(theory, name="theory")
 
 
 def _version(wanted: bool) -> bool:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"scorequilt {version('scorequilt')}")
+        typer.echo(f"scorequilt {version()}")
         raise typer.Exit
     return wanted
 
@@ -79,80 +91,46 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Simulate a federation on this machine (default: the preset `digits`)."""
-    from server.preflight import preflight
-    from server.record.history import read_rows
-    from server.record.lock import only_writer
-    from server.record.resolved import write_config
-    from server.state import checkpoints
-    from simulations.archive.configs import check_simulated, load_config
-
     changes = list(overrides or [])
-    if resume is not None:
-        if source is not None or run_dir is not None:
-            raise UserError("--resume goes on in the run's own directory: give no preset or folder")
-        target = find_run(resume)
-        with only_writer(target):  # what a killed run has left may need some seconds to end
-            pass
-        config = load_config(str(target / "config.toml"), changes)
-        check_simulated(config)
-        preflight(config, resumed=bool(checkpoints(target / "checkpoints")))
+    if resume is None:
+        launch = new_run(
+            source or "digits", changes, run_dir, tell=lambda line: typer.echo(line, err=True)
+        )
+    elif source is None and run_dir is None:
+        launch = resumed_run(resume, changes)
     else:
-        if run_dir is not None:
-            changes.append(f"run-dir={run_dir.absolute()}")
-        config = load_config(source or "digits", changes)
-        check_simulated(config)
-        if config.data in NAMED:  # it may be long until there are images, and longer after that
-            from simulations.planning.ahead import said_ahead
-
-            typer.echo(said_ahead(config), err=True)
-        preflight(config)
-        target = resolve_run_dir(config, RUNS)
-    write_config(config, target)
-    if target.is_relative_to(RUNS.absolute()):
-        link_latest(target, RUNS)
+        raise UserError("--resume goes on in the run's own directory: give no preset or folder")
 
     # Slow to import, and nothing above needs it.
     from rich.console import Console
 
+    from server.record.history import read_rows
     from simulations.engine.progress import Progress
-    from simulations.engine.simulate import RunFailed, run_simulation
     from simulations.trackers.follow import tracking
 
-    resuming = f"go on with: scorequilt run --resume {target}"
-    console = Console(stderr=True)
-    trackers = tracking(track, target, config, console)
-    history = target / "history.jsonl"
+    if resume is None and launch.target.name != launch.config.name:
+        typer.echo(f"writing to {launch.target}", err=True)
+    console, history = Console(stderr=True), launch.target / "history.jsonl"
+    trackers = tracking(track, launch.target, launch.config, console)
     trackers.skip(read_rows(history))
-    progress = Progress(history, config.rounds, console, quiet, trackers.rows)
+    progress = Progress(history, launch.config.rounds, console, quiet, trackers.rows)
     try:
         with trackers:
             with progress:
-                result = run_simulation(
-                    config.to_flat(), len(config.client_rates), PROJECT, target, progress.update
-                )
-            _deliver(target)
+                launch = simulate(launch, progress.update)
+            for line in deliver(launch.target):
+                typer.echo(line)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; {resuming}", err=True)
+        typer.echo(f"stopped; go on with: {launch.resuming}", err=True)
         raise typer.Exit(130) from None
-    except RunFailed as error:
-        raise UserError(f"{error}; {resuming}") from None
     if failures := progress.failures():
         typer.echo(failures, err=True)
-    typer.echo(f"{target}  {progress.figures()}  {result.seconds:.0f} s")
+    typer.echo(f"{launch.target}  {progress.figures()}  {launch.seconds:.0f} s")
 
 
-def _deliver(run_dir: Path) -> None:
-    """Draw a finished run's pictures, write its model and say what it amounts to."""
-    from simulations.archive.record import verdict
-    from simulations.pictures.runs import draw_run
-    from simulations.results.export import export_run
-
-    for picture in draw_run(run_dir):
-        typer.echo(picture)
-    typer.echo(export_run(run_dir))
-    typer.echo(verdict(run_dir))
-
-
+app.command()(archive.presets)
+app.command()(archive.runs)
+app.command()(archive.keys)
 app.command()(watch)
 app.command()(sweep.sweep)
 app.command()(sources.init)
@@ -163,6 +141,9 @@ app.command()(planning.cost)
 app.command()(deployment.certs)
 app.command()(deployment.serve)
 app.command()(deployment.join)
+app.command()(deployment.register)
+app.command()(deployment.submit)
+app.command()(deployment.doctor)
 app.command()(results.plot)
 app.command()(results.sample)
 app.command()(results.evaluate)

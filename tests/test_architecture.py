@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("common", "server", "client", "simulations", "benchmarks")
+PACKAGES = ("common", "server", "client", "simulations", "scorequilt", "benchmarks")
 MAY_IMPORT = {
     "common": {"common"},
     "server": {"common", "server"},
     "client": {"common", "client"},
     "simulations": {"common", "server", "client", "simulations"},
+    "scorequilt": {"simulations", "scorequilt"},
     "benchmarks": set(PACKAGES) | {"tests"},
 }
 WINGS = {
@@ -25,8 +26,8 @@ WINGS = {
     "client": "batches optimizer flat training capability device feedback evaluation features app",
     "server": "about policies setting pretrained fleet coverage loops aggregation privacy state "
     "replay evaluation record grid live preflight attempt survey strategy app",
-    "simulations": "archive engine trackers pictures planning sources results sweep restoration "
-    "deployment theory watch cli",
+    "simulations": "about archive engine trackers pictures planning sources results sweep "
+    "restoration deployment theory watch launch api cli",
 }
 FLOWER = {
     "common/wire/rollcall.py",

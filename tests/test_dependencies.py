@@ -8,7 +8,7 @@ from importlib.metadata import packages_distributions
 
 from tests.test_architecture import ROOT, _imports
 
-OURS = ("common", "server", "client", "simulations")
+OURS = ("common", "server", "client", "simulations", "scorequilt")
 # Development tools that nothing imports.
 TOOLS = {"mypy", "pre-commit", "ruff", "beartype", "pytest-timeout", "pytest-xdist"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

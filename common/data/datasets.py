@@ -79,8 +79,14 @@ def read_source(name: str, shape: Shape | None, reading: PicturesConfig) -> OwnI
 
 def _built_in(name: str) -> Splits:
     builder = DATASETS[name]
-    key = {"data": name, "format": CACHE_FORMAT, **_versions("scikit-learn", "numpy", "pillow")}
-    cached = cached_arrays(f"data-{name}", key, lambda: builder.build()._asdict())
+    try:
+        key = {"data": name, "format": CACHE_FORMAT, **_versions("scikit-learn", "numpy", "pillow")}
+        cached = cached_arrays(f"data-{name}", key, lambda: builder.build()._asdict())
+    except ModuleNotFoundError:
+        raise UserError(
+            f"data: {name} comes with scikit-learn, which is not here: pip install scikit-learn, "
+            "or name images of this machine's own, such as folder:PATH"
+        ) from None
     raw = Raw(**cached)
 
     def split(images: UInt8[np.ndarray, "N C H W"], labels: np.ndarray) -> ImageData:

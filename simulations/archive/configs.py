@@ -14,11 +14,16 @@ PLACES = ("init", "evaluation.features")
 """Keys whose values may be ``KIND:PATH``."""
 
 
-def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the configuration of a preset or a TOML file with some keys replaced.
+Source = str | Path | Mapping[str, Any] | RunConfig
+"""What stands for a configuration."""
+
+
+def load_config(source: Source, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return a configuration with some keys replaced.
 
     Args:
-        source: A preset's name, or the path of a file ending in ``.toml``.
+        source: A preset's name, the path of a file ending in ``.toml``, keys with their values
+            (flat or in tables; the others are at their defaults), or a configuration.
         overrides: ``key=value`` with flattened keys, such as ``model.widths=32,64``.
 
     Relative files and folders are taken from here: Flower runs the app in a folder of its own.
@@ -35,7 +40,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     return changed_config(source, changes)
 
 
-def changed_config(source: str, changes: Mapping[str, Any]) -> RunConfig:
+def changed_config(source: Source, changes: Mapping[str, Any]) -> RunConfig:
     """Return the configuration of a preset or a TOML file with some keys replaced.
 
     Args:
@@ -45,9 +50,13 @@ def changed_config(source: str, changes: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: No such preset or file, the file is not TOML, or a key or value is not allowed.
     """
-    tree = read_toml(_path_of(source))
-    flat = {**RunConfig.from_tree(tree).to_flat(), **changes}
-    flat = RunConfig.from_flat(flat).to_flat()
+    if isinstance(source, RunConfig):
+        config = source
+    elif isinstance(source, Mapping):
+        config = RunConfig.from_flat(source)
+    else:
+        config = RunConfig.from_tree(read_toml(_path_of(str(source))))
+    flat = RunConfig.from_flat({**config.to_flat(), **changes}).to_flat()
     for key in PLACES:
         kind, colon, place = str(flat[key]).partition(":")
         if colon:
@@ -81,6 +90,12 @@ def check_simulated(config: RunConfig) -> None:
 def preset_names() -> list[str]:
     """Return the names of the presets that come with the program."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def preset_purpose(name: str) -> str:
+    """Return the sentences with which a preset's file begins."""
+    lines = (PRESETS / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
 
 
 def _path_of(source: str) -> Path:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from common.errors import UserError
+from simulations.deployment.bundles import write_bundles
 
 CA_DAYS = 3650
 SERVER_DAYS = 825
@@ -36,7 +37,7 @@ SERVER_DAYS = 825
 def make_certificates(
     folder: Path, hosts: Sequence[str], nodes: Sequence[str], renew: bool = False
 ) -> list[Path]:
-    """Write an authority, a server certificate and a key pair for each node, and return the files.
+    """Write an authority, a server certificate, a key pair and a bundle for each node.
 
     What is there already stays, so more nodes can be added later; the server certificate is made
     anew for other `hosts` if `renew` says so. The authority's key never leaves `ca.key`.
@@ -46,6 +47,9 @@ def make_certificates(
         hosts: Names and addresses under which devices reach the server, if it shall have one.
         nodes: Names of devices, each of letters, digits, dots, dashes and underscores.
         renew: Write over a server certificate.
+
+    Returns:
+        The files written.
 
     Raises:
         UserError: A name cannot be one, the authority is not whole, or nothing was asked for.
@@ -67,7 +71,7 @@ def make_certificates(
     for node in nodes:
         if not (folder / "nodes" / f"{node}.key").exists():
             written += _node(folder / "nodes", node)
-    return written
+    return written + write_bundles(folder, renew)
 
 
 def _authority(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ import typer
 from common.data import OWN, PLACES, absolute_source
 from common.errors import UserError
 from simulations.deployment import forkserver
+from simulations.deployment.remote import with_port
 from simulations.engine.processes import ALLOCATOR
 
 Certificates = Annotated[
@@ -33,7 +34,7 @@ def certs(
     node: Annotated[list[str] | None, typer.Option(help="Name of a device; repeat.")] = None,
     renew: Annotated[bool, typer.Option("--renew", help="Replace the server certificate.")] = False,
 ) -> None:
-    """Make an authority, a server certificate and key pairs for devices."""
+    """Make an authority, a server certificate, keys, and a bundle for each machine."""
     from simulations.deployment.certificates import make_certificates
 
     for path in make_certificates(folder, host or [], node or [], renew):
@@ -91,8 +92,7 @@ def join(
     only_print: Print = False,
 ) -> None:
     """Start a device's end: Flower's SuperNode, with this device's data and limits."""
-    address = server if ":" in server.rpartition("]")[2] else f"{server}:8000"
-    command = ["flower-supernode", "--superlink", address, "--port", str(port)]
+    command = ["flower-supernode", "--superlink", with_port(server), "--port", str(port)]
     if insecure:
         command.append("--insecure")
     else:
@@ -124,6 +124,54 @@ def join(
     if any('"' in value or "\n" in value for value in settings.values()):
         raise UserError("--name, --data, --features: names and paths must not hold quotation marks")
     _start([*command, "--node-config", " ".join(words)], _CLIENT, only_print, preload)
+
+
+Server = Annotated[str, typer.Argument(metavar="SERVER[:PORT]", help="Where the server is.")]
+
+
+def register(server: Server, certificates: Certificates = None, insecure: Insecure = False) -> None:
+    """Let all devices of a folder of `scorequilt certs` join; those that may already stay."""
+    from simulations.deployment import remote
+
+    authority = None if insecure else Path(*_files(certificates, "ca.crt"))
+    if certificates is None:
+        raise UserError("--certs: name the folder that `scorequilt certs` wrote")
+    new = remote.register(server, authority, certificates / "nodes")
+    typer.echo(f"{new} new devices may join {server}")
+
+
+def submit(
+    server: Server,
+    source: Annotated[
+        str, typer.Argument(metavar="[PRESET|FILE.toml]", help="What to run.")
+    ] = "digits",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key; repeat.")
+    ] = None,
+    certificates: Certificates = None,
+    insecure: Insecure = False,
+    stream: Annotated[bool, typer.Option(help="Show the run's log until its end.")] = True,
+) -> None:
+    """Start a run on separate devices: send this installation's app to the server."""
+    from simulations.archive.configs import load_config
+    from simulations.deployment import remote
+
+    config = load_config(source, list(overrides or []))
+    if config.run_dir and not config.run_dir.startswith("/"):
+        raise UserError(f"run-dir: {config.run_dir} must be absolute, a folder of the server's")
+    authority = None if insecure else Path(*_files(certificates, "ca.crt"))
+    if code := remote.submit(server, authority, config, stream):
+        raise UserError(f"{server}: the run was not taken; flwr says why above (code {code})")
+
+
+def doctor() -> None:
+    """Say what is installed, which engine and devices there are, and which variables matter."""
+    from simulations.deployment.doctor import report
+
+    lines = list(report(os.environ))
+    width = max(len(heading) for heading, _ in lines)
+    for heading, remark in lines:
+        typer.echo(f"{heading:<{width}}  {remark}")
 
 
 _CLIENT = {

@@ -102,7 +102,19 @@ def stage(app_dir: Path, target: Path) -> None:
 
 
 def write_connection(home: Path, port: int) -> None:
-    """Write down how Flower's commands reach the SuperLink on a port."""
-    connection = {"address": f"127.0.0.1:{port}", "insecure": True}
+    """Write down how Flower's commands reach the SuperLink on a port of this machine."""
+    connect(home, f"127.0.0.1:{port}", None)
+
+
+def connect(home: Path, address: str, authority: Path | None) -> None:
+    """Write down how Flower's commands reach a SuperLink.
+
+    Args:
+        home: Flower's folder.
+        address: The SuperLink's, with its port.
+        authority: The certificate that its own is signed with; None is plain text.
+    """
+    connection: dict[str, str | bool] = {"address": address}
+    connection |= {"insecure": True} if authority is None else {"root-certificates": str(authority)}
     config = {"superlink": {"default": CONNECTION, CONNECTION: connection}}
     (home / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")

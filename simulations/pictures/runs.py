@@ -20,7 +20,7 @@ STRIP_ROUNDS = 12
 
 def draw_run(path: Path) -> list[Path]:
     """Draw all pictures of one run into its folder ``plots`` and return their paths."""
-    run, folder = _with_rounds(path), path / "plots"
+    run, folder = with_rounds(path), path / "plots"
     drawn = [
         save_figure(convergence([run]), folder / "convergence.png"),
         save_figure(coverage(run), folder / "coverage.png"),
@@ -42,14 +42,14 @@ def draw_comparison(
         against: Draw distance against this alone, a key of `AGAINST`.
         pareto: Draw what runs came to against this cost, a key of `AGAINST`.
     """
-    runs = [_with_rounds(path) for path in paths]
+    runs = [with_rounds(path) for path in paths]
     if pareto is not None:
         return save_figure(pareto_figure(runs, pareto), out)
     figure = convergence(runs) if against is None else distance_figure(runs, against)
     return save_figure(figure, out)
 
 
-def _with_rounds(path: Path) -> RunRecord:
+def with_rounds(path: Path) -> RunRecord:
     """Open a run directory that holds something to draw.
 
     Raises:

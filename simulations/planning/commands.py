@@ -54,36 +54,28 @@ def cost(
 ) -> None:
     """Say what training costs a client at each model rate, and which rate fits a budget."""
     import math
-    from fractions import Fraction
 
     from rich.console import Console
     from rich.progress import Progress
 
-    from common.config import parse_fleet
     from common.errors import UserError
     from common.files import parse_bytes
     from server.setting import outlined
     from simulations.archive.configs import load_config
-    from simulations.planning.cost import fit_rate, measure_costs, table
+    from simulations.planning.cost import fit_rate, measure_costs, rates_of_interest, table
 
     config = load_config(source, list(overrides or []))
     memory = math.inf if fit_memory is None else parse_bytes("--fit-memory", fit_memory)
     setting = outlined(config)
-    shape, atom = setting.image_shape, setting.layout.atom
-    # An atom of many channels allows more rates than anybody wants to wait for.
-    allowed = {Fraction(k, atom) for k in range(1, atom + 1)} if atom <= 8 else set()
-    wanted = (
-        set(parse_fleet(rates) if rates else config.widths(atom))
-        | (set() if rates else allowed)
-        | {Fraction(1)}
-    )
+    shape = setting.image_shape
+    wanted = rates_of_interest(config, setting.layout.atom, rates)
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
     # Drawn between measurements, not by a thread whose work would be measured, too.
     with Progress(console=console, transient=True, disable=hidden, auto_refresh=False) as bar:
         task = bar.add_task("timing", total=None)
         costs = measure_costs(
-            config, shape, sorted(wanted, reverse=True),
+            config, shape, wanted,
             lambda done, total: bar.update(task, completed=done, total=total, refresh=True),
         )  # fmt: skip
     typer.echo(

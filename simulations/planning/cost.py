@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from client.capability import training_bytes
-from common.config import RunConfig
+from common.config import RunConfig, parse_fleet
 from common.files import show_bytes
 from common.network import layout_of
 from common.resources import cores
@@ -91,6 +91,24 @@ def said_round(config: RunConfig, costs: Sequence[Cost]) -> str:
         f"a round here: about {seconds:.0f} s and {show_bytes(sent)} sent, at most"
         f" {show_bytes(most)} in a client; training about {whole}"
     )
+
+
+def rates_of_interest(config: RunConfig, atom: int, rates: str | None = None) -> list[Fraction]:
+    """Return the rates to measure, falling: the full width and those named, else all that fit.
+
+    Args:
+        config: The run's configuration.
+        atom: Channels of the model's atoms.
+        rates: As a fleet is written; None for the configuration's and all that the model allows.
+
+    Raises:
+        UserError: The text cannot be read.
+    """
+    if rates:
+        return sorted({*parse_fleet(rates), Fraction(1)}, reverse=True)
+    # An atom of many channels allows more rates than anybody wants to wait for.
+    allowed = [Fraction(k, atom) for k in range(1, atom + 1)] if atom <= 8 else []
+    return sorted({*config.widths(atom), *allowed, Fraction(1)}, reverse=True)
 
 
 def measure_costs(

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
+from torch import Tensor
 
 from common.diffusion import CLOCKS, DELTA, GRIDS, SAMPLERS, for_sampling, sample
 from common.errors import UserError
@@ -60,14 +62,40 @@ def sample_run(
         UserError: An argument is out of range or does not go with the run, or its directory cannot
             be read; the line names it.
     """
+    out = out or run_dir / "samples" / "drawn.png"
+    check_images_path(out)
+    images, said = draw_images(
+        run_dir, count, sampler, evaluations, rate, class_label, guidance, seed, raw, progress,
+        steps, round,
+    )  # fmt: skip
+    save_images(images, out)
+    return f"{out}: {said}"
+
+
+def draw_images(
+    run_dir: Path,
+    count: int,
+    sampler: str | None = None,
+    evaluations: int | None = None,
+    rate: str | Fraction | None = None,
+    class_label: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    raw: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    steps: int | None = None,
+    round: str | None = None,
+) -> tuple[Float32[Tensor, "N C H W"], str]:
+    """Return images sampled from a run's weights, in [-1, 1], and a line that says of what.
+
+    Arguments and errors are those of `sample_run`.
+    """
     least = {"count": (count, 1), "evaluations": (evaluations, 1), "steps": (steps, 1)}
     for key, (value, minimum) in (least | {"seed": (seed, 0), "guidance": (guidance, 0)}).items():
         if value is not None and not minimum <= value < math.inf:
             raise UserError(f"{key}: must be at least {minimum}, not {value}")
     if steps is not None and evaluations is not None:
         raise UserError("steps: say these or evaluations, not both")
-    out = out or run_dir / "samples" / "drawn.png"
-    check_images_path(out)
     run = read_run(run_dir)
     state = run.state(round)
     sampler = sampler or run.config.evaluation.sampler
@@ -95,10 +123,9 @@ def sample_run(
     steered = _generator(seed, "sample-sampler")
     size = images_at_once(run.config.model, run.setting.image_shape)
     images = sample(sampler, denoiser, grid, noise, steered, size, progress, **labels)
-    save_images(images, out)
     weights, used = "last" if raw else which, SAMPLERS[sampler].evaluations(steps)
-    return (
-        f"{out}: {count} images from the {weights} weights of round {state.round} at rate "
+    return images, (
+        f"{count} images from the {weights} weights of round {state.round} at rate "
         f"{chosen}, {sampler} in {used} evaluations{f' guided by {weight:g}' if weight else ''}"
     )
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -211,6 +212,6 @@ def report(found: Beginning) -> str:
             f"network {','.join(map(str, config.model.widths))}; fleet {config.fleet};"
             f" {config.rounds} rounds of {config.local_steps} steps of {config.batch_size} images",
             said_round(config, found.costs),
-            f"{found.path}; go on with: scorequilt run {found.path}",
+            f"{found.path}; go on with: scorequilt run {quote(str(found.path))}",
         ]
     )

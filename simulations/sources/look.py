@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,6 @@ from common.data.own import OwnImages, read_own
 from common.errors import UserError
 from server.record.pictures import save_grid
 from server.setting import prepare
-from simulations.pictures.holdings import classes_figure
-from simulations.pictures.style import save_figure
 
 COLUMNS, ROWS = 16, 32
 """Pictures of a client on the sheet, and clients on it at most."""
@@ -173,7 +172,7 @@ def draw(look: Look, folder: Path) -> list[Path]:
     """Draw a row of pictures for each client, and its classes; return where.
 
     The pictures are spread evenly over what a client holds, and are as the network will see them;
-    one device has a whole sheet of them.
+    one device has a whole sheet of them. Classes need Matplotlib, which devices may be without.
     """
     alone = len(look.holdings) == 1
     count = COLUMNS * COLUMNS // 2 if alone else COLUMNS
@@ -185,6 +184,11 @@ def draw(look: Look, folder: Path) -> list[Path]:
         rows.append(torch.cat([images, torch.zeros(empty, *each.data.image_shape)]))
     sheet = folder / "pictures.png"
     save_grid(torch.cat(rows), sheet, columns=min(COLUMNS, max(map(len, rows))))
+    if find_spec("matplotlib") is None:
+        return [sheet]
+    from simulations.pictures.holdings import classes_figure
+    from simulations.pictures.style import save_figure
+
     names = [each.name for each in look.holdings]
     figure = classes_figure(look.counts(), names, look.classes, look.title)
     return [sheet, save_figure(figure, folder / "classes.png")]

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from common.config.run import RunConfig
 from common.errors import UserError
 from server.record.resolved import write_config
 from simulations import cli
-from simulations.archive.configs import load_config
+from simulations.archive.configs import load_config, preset_names
 from simulations.archive.directory import find_run, link_latest, resolve_run_dir
 from simulations.engine.progress import Progress
 from simulations.engine.simulate import RunFailed, RunResult
@@ -47,7 +49,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return RunResult("finished:completed", "", 1.0)
 
     monkeypatch.setattr("simulations.engine.simulate.run_simulation", fake)
-    monkeypatch.setattr(cli, "_deliver", lambda run_dir: None)
+    monkeypatch.setattr(cli, "deliver", lambda run_dir: [])
     return plan
 
 
@@ -115,6 +117,43 @@ def test_help_explains_every_argument_and_option() -> None:
             assert any(each.help in line for line in lines), (words, each.name)
 
 
+def test_what_can_be_named_is_listed() -> None:
+    presets = _invoke("presets").stdout
+    for name in preset_names():
+        assert re.search(rf"^{name} +\S", presets, re.MULTILINE)
+    listed = dict(line.split(maxsplit=1) for line in _invoke("keys").stdout.splitlines()[:-1])
+    assert set(listed) == set(RunConfig().to_flat())
+    assert listed["aggregation"].split(maxsplit=1) == ["mean", "mean | trimmed | median"]
+    assert listed["trim"].endswith("number >= 0 < 0.5")
+    assert _invoke("runs").stderr.startswith("scorequilt: there is no run below")
+    write_config(RunConfig(name="a", rounds=3, policy="rolling"), Path("runs/a"))
+    Path("runs/a/history.jsonl").write_text(
+        json.dumps({"round": 2, "loss": 1.0, "frechet_ema": 12.3456}) + "\n"
+    )
+    Path("runs/b").mkdir()
+    Path("runs/b/config.toml").write_text("colour = 1")
+    shown = CliRunner().invoke(cli.app, ["runs"], env={"COLUMNS": "200"}).stdout.splitlines()
+    assert re.split(r"  +", shown[1].strip())[:4] == ["a", "2/3", "12.35", "rolling"]
+    assert "cannot be read: unknown key 'colour'" in shown[2]
+
+
+def test_completion_of_the_shell_is_offered() -> None:
+    shown = (
+        CliRunner()
+        .invoke(cli.app, [], prog_name="scorequilt", env={"_SCOREQUILT_COMPLETE": "source_bash"})
+        .stdout
+    )
+    assert "complete -o default -F _scorequilt_completion scorequilt" in shown
+
+
+def test_a_hint_can_be_pasted_where_the_path_holds_blanks(engine: list[Any]) -> None:
+    engine[0] = RunFailed("round 3: no usable reply")
+    target = Path("zwei Wörter's").absolute()
+    said = _invoke("run", "--run-dir", str(target)).stderr
+    *_, command = said.strip().partition("go on with: ")
+    assert shlex.split(command) == ["scorequilt", "run", "--resume", str(target)]
+
+
 def test_version() -> None:
     assert _invoke("--version").stdout.startswith("scorequilt ")
 
@@ -143,8 +182,9 @@ def test_run_does_not_write_over_a_run_but_resumes_it(engine: list[Any]) -> None
 def test_running_again_takes_the_next_free_directory(engine: list[Any]) -> None:
     assert _invoke("run").exit_code == 0
     assert _invoke("run").exit_code == 0
-    assert [each[3].name for each in engine[1:]] == ["digits", "digits-2"]
-    assert Path("runs/latest").resolve().name == "digits-2"
+    assert _invoke("run").stderr == f"writing to {Path('runs/digits-3').absolute()}\n"
+    assert [each[3].name for each in engine[1:]] == ["digits", "digits-2", "digits-3"]
+    assert Path("runs/latest").resolve().name == "digits-3"
 
 
 def test_a_failed_run_is_one_line(engine: list[Any]) -> None:

@@ -5,9 +5,13 @@ import shlex
 import socket
 import ssl
 import stat
+import subprocess
 import sys
+import tarfile
+import tomllib
 from itertools import dropwhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -16,7 +20,9 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 from typer.testing import CliRunner
 
+from simulations.about import version
 from simulations.cli import app
+from simulations.deployment import doctor
 
 
 def _call(*words: str | Path) -> Result:
@@ -29,7 +35,7 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hosts = ("--host", "farm.example", "--host", "10.0.0.1", "--host", "::1")
     done = _call("certs", folder, *hosts, "--node", "barn", "--node", "field")
     assert done.exit_code == 0, done.output
-    assert len(done.output.split()) == 8
+    assert len(done.output.split()) == 8 + 3
     return folder
 
 
@@ -57,8 +63,102 @@ def test_key_pairs_belong_together_and_are_private(certs: Path) -> None:
 def test_what_is_there_stays_and_more_can_be_added(certs: Path) -> None:
     before = {path: path.read_bytes() for path in certs.rglob("*") if path.is_file()}
     done = _call("certs", certs, "--host", "elsewhere", "--node", "barn", "--node", "attic")
-    assert sorted(Path(line).name for line in done.output.split()) == ["attic.key", "attic.pub"]
+    written = sorted(Path(line).name for line in done.output.split())
+    assert written == ["attic.key", "attic.pub", "attic.tar"]
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_bundle_holds_what_its_machine_needs_and_starts_it(certs: Path, tmp_path: Path) -> None:
+    wanted = {
+        "server": {"ca.crt", "server.crt", "server.key", "serve.sh"},
+        "barn": {"ca.crt", "barn.key", "join.sh"},
+    }
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "scorequilt").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (programs / "scorequilt").chmod(0o755)
+    place = tmp_path / "the owner's folder"
+    for name, members in wanted.items():
+        bundle = certs / "bundles" / f"{name}.tar"
+        assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
+        with tarfile.open(bundle) as archive:
+            assert {each.name for each in archive} == {f"{name}/{each}" for each in members}
+            archive.extractall(place, filter="data")
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    join = place / "barn" / "join.sh"
+    words = [str(join), "--data", "folder:own pictures"]
+    started = subprocess.run(
+        words, env={"PATH": path}, cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert started[:2] == ["join", "farm.example"]
+    assert started[started.index("--key") + 1] == str(place / "barn" / "barn.key")
+    assert started[-2:] == ["--data", "folder:own pictures"]
+    assert _call(*started, "--print").exit_code == 0
+    assert (place / "barn" / "barn.key").read_bytes() == (certs / "nodes/barn.key").read_bytes()
+    serve = [str(place / "server" / "serve.sh")]
+    started = subprocess.run(
+        serve, env={"PATH": path}, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert _call(*started, "--print").exit_code == 0
+
+
+def test_the_doctor_says_what_is_there_and_what_is_in_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://me:secret@localhost:1")
+    monkeypatch.setitem(doctor.USES, "no-such-package", "nothing")
+    lines = [line.split(maxsplit=1) for line in _call("doctor").output.splitlines()]
+    said = {words[0]: words[1] for words in lines}
+    assert said["scorequilt"].startswith(version())
+    assert said["no-such-package"] == "not installed; for nothing"
+    assert said["engine"] == "Flower with Ray"
+    assert "processors" in said["devices"]
+    assert said["$ALL_PROXY"] == (
+        "socks5://…@localhost:1: a simulation ignores it; join and submit go through it"
+    )
+
+
+@pytest.fixture
+def flwr(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Replaces Flower's command line; what it was told, and what its folder then held."""
+    calls: list[dict[str, Any]] = []
+
+    def run(words: list[str], cwd: Path, env: dict[str, str], **_: Any) -> Any:
+        told = {path.name: path.read_text() for path in cwd.glob("*.toml")}
+        apps = {path.name for path in (cwd / "app").glob("*")}
+        calls.append({"words": words, "home": env["FLWR_HOME"], "apps": apps, **told})
+        known = "field" in words[-2]
+        said = "Public key already in use" if known else ""
+        return subprocess.CompletedProcess(words, int(known), "", said)
+
+    monkeypatch.setattr("simulations.deployment.remote.subprocess.run", run)
+    return calls
+
+
+def test_register_tells_the_server_every_public_key(
+    certs: Path, flwr: list[dict[str, Any]]
+) -> None:
+    done = _call("register", "farm.example", "--certs", certs)
+    assert done.exit_code == 0, done.output
+    named = [Path(call["words"][3]).name for call in flwr]
+    assert named == sorted(path.name for path in (certs / "nodes").glob("*.pub"))
+    assert done.output == f"{len(named) - 1} new devices may join farm.example\n"
+    told = tomllib.loads(flwr[0]["config.toml"])["superlink"]["private"]
+    assert told == {"address": "farm.example:8000", "root-certificates": str(certs / "ca.crt")}
+    assert not Path(flwr[0]["home"]).exists()
+
+
+def test_submit_sends_the_app_of_this_installation(flwr: list[dict[str, Any]]) -> None:
+    changes = ("--set", "run-dir=/srv/run", "--set", "rounds=3")
+    done = _call("submit", "farm:9000", "digits", "--insecure", *changes, "--no-stream")
+    assert done.exit_code == 0, done.output
+    (call,) = flwr
+    assert call["words"][:2] == ["flwr", "run"]
+    assert "--stream" not in call["words"]
+    assert call["apps"] == {"common", "server", "client", "pyproject.toml"}
+    assert tomllib.loads(call["run.toml"])["rounds"] == 3
+    told = tomllib.loads(call["config.toml"])["superlink"]["private"]
+    assert told == {"address": "farm:9000", "insecure": True}
 
 
 def _without_variables(command: str) -> list[str]:
@@ -128,6 +228,9 @@ def test_a_device_without_a_number_has_a_name() -> None:
         (("certs", "X", "--node", "../up"), "cannot name a file"),
         (("certs", "X", "--host", "not a host"), "neither a host's name nor an address"),
         (("serve",), "--certs: name the folder"),
+        (("register", "farm"), "--certs: name the folder"),
+        (("submit", "farm"), "--certs: name the folder"),
+        (("submit", "farm", "--set", "run-dir=here", "--insecure"), "run-dir: here must be abs"),
         (("serve", "--certs", "X"), r"there is no X/ca.crt"),
         (("join", "s", "--partition-id", "0"), "--key: missing is no file"),
         (
