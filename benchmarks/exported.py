@@ -28,7 +28,9 @@ from server.pretrained.folder import import_pipeline
 from server.pretrained.options import TIMESTEPS
 from simulations.archive.record import read_run
 from simulations.results.export import export_run
-from simulations.results.sample import BATCH
+
+BATCH = 256
+"""Images that a network is asked for at once, as for networks of this size in the program."""
 
 PIPELINES = {"DDPMPipeline": "ancestral", "DDIMPipeline": "ddim"}
 """What is opened, and our sampler that computes the same."""

@@ -95,6 +95,7 @@ class Judges(ManyClients):
 def found_by_a_client(config: RunConfig) -> Answer:
     """Return the moments of some digits, as a client finds them."""
     import numpy as np
+    import torch
 
     from client.evaluation import evaluate_locally
     from common.data import Splits, load_dataset
@@ -105,7 +106,14 @@ def found_by_a_client(config: RunConfig) -> Answer:
     network = network_named("untrained", SHAPE)
     question = Question(number="", rates=(), features="untrained", samples=None)
     return evaluate_locally(
-        question, splits, config, 0, weights=None, network=network, least_images=2
+        question,
+        splits,
+        config,
+        0,
+        weights=None,
+        network=network,
+        least_images=2,
+        device=torch.device("cpu"),
     )
 
 

@@ -27,7 +27,9 @@ from server.evaluation.build import evaluator_for
 from server.evaluation.evaluator import Evaluator
 from server.pretrained.folder import export_pipeline
 from simulations.archive.record import RunRecord, read_run
-from simulations.results.sample import BATCH
+
+BATCH = 256
+"""Images that a network is asked for at once, as for networks of this size in the program."""
 
 BUDGETS = (5, 8, 10, 12, 15, 20, 50)
 CLOSE = 0.05

@@ -15,7 +15,7 @@ def described() -> list[tuple[str, str, str]]:
 
 
 def _fields(section: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
-    found = {}
+    found: dict[str, FieldInfo] = {}
     for name, field in section.model_fields.items():
         key, kind = prefix + name.replace("_", "-"), field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -35,7 +35,8 @@ def _allowed(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         what = " | ".join(map(str, get_args(kind)))
     else:
-        what = {bool: "true | false", int: "whole number", float: "number"}.get(kind or object, "")
+        kinds: dict[object, str] = {bool: "true | false", int: "whole number", float: "number"}
+        what = kinds.get(kind, "")
         bounds = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
         what += "".join(
             f" {sign} {getattr(rule, name):.10g}"

@@ -16,6 +16,7 @@ from common.data.classes import numbered, said_classes
 from common.diffusion import CLOCKS, Grid, edm_grid, for_sampling
 from common.errors import UserError
 from common.files import write_json
+from common.network import images_at_once
 from common.seeding import SERVER, rng_for, torch_generator
 from server.evaluation.pixels import MOST_VALUES
 from server.record.pictures import save_grid

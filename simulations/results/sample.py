@@ -78,7 +78,7 @@ def draw_images(
     sampler: str | None = None,
     evaluations: int | None = None,
     rate: str | Fraction | None = None,
-    class_label: int | None = None,
+    class_label: str | int | None = None,
     guidance: float | None = None,
     seed: int = 0,
     raw: bool = False,

@@ -82,7 +82,8 @@ def test_clients_of_the_taught_width_are_sent_images_and_nobody_else(tmp_path: P
 def test_images_are_new_every_round_and_those_of_the_averaged_narrow_width(tmp_path: Path) -> None:
     grid = LocalGrid(CONFIG)
     federate(grid, CONFIG, tmp_path)
-    sent = [each.content[REPLAY][IMAGES].numpy() for each in grid.sent if REPLAY in each.content]
+    records = [each.content.array_records for each in grid.sent]
+    sent = [each[REPLAY][IMAGES].numpy() for each in records if REPLAY in each]
     assert len({each.tobytes() for each in sent}) == len(sent) == 3
 
 
