@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -14,7 +13,8 @@ from server.fleet.members import Client
 from server.policies import policy_named
 
 
-class Seat(NamedTuple):
+@dataclass(frozen=True)
+class Seat:
     """A client's rate, and its place among how many of that rate, as in `Client`."""
 
     rate: Fraction

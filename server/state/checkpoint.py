@@ -49,7 +49,9 @@ def save_checkpoint(folder: Path, state: ServerState, config: RunConfig, layout:
         "config": json.dumps(config.to_flat()),
         "norms": json.dumps(state.norms),
         "limits": json.dumps({str(p): str(rate) for p, rate in state.limits.items()}),
-        "seats": json.dumps({str(p): [str(s[0]), *s[1:]] for p, s in state.seats.items()}),
+        "seats": json.dumps(
+            {str(p): [str(s.rate), s.index, s.count] for p, s in state.seats.items()}
+        ),
         "reference": json.dumps(
             {
                 "given": state.reference.given,

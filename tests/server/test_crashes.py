@@ -62,7 +62,7 @@ def _scored(self: Recorder, state: ServerState) -> dict[str, float]:
     return {"frechet_ema": {0: 9.0, 1: 2.0, 2: 5.0, 3: 8.0, 4: 1.0}[state.round]}
 
 
-def _everything(run_dir: Path, config: RunConfig) -> dict[str, object]:
+def _everything(run_dir: Path, config: RunConfig) -> dict[str, Any]:
     files = {str(each.relative_to(run_dir)) for each in run_dir.rglob("*")}
     kept = [round_of(path) for path in checkpoints(run_dir / "checkpoints")]
     return {**outcome(run_dir, config), "files": files, "kept": kept}
