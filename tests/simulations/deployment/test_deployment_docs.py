@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from common.config.run import RunConfig
+from common.config.run import RunConfig, flat_keys
 from simulations.cli import app
 from tests.engines import BIN, ROOT
 
@@ -70,9 +70,10 @@ def _understood(command: str) -> tuple[str, dict[str, Any]]:
 def test_the_page_and_the_examples_have_the_commands_that_a_reader_follows() -> None:
     names = [_understood(command)[0] for command in _commands()]
     assert names.count("join") == 1 + 3 + 1 + 2  # the page, three folders, the unit, two containers
-    assert names.count("serve") == 2 + 1
+    assert names.count("serve") == 1 + 1
     assert names.count("certs") == 1 + 1
-    assert names.count("register") == 2
+    assert names.count("register") == 1
+    assert names.count("submit") == 1
     assert names.count("run") >= 1
 
 
@@ -83,6 +84,9 @@ def test_a_command_is_understood(command: str) -> None:
         assert values["data"].startswith("folder:/")
         assert values["insecure"] or values["certificates"]
         assert values["insecure"] or str(values["key"]).endswith(".key")
+    if name == "submit":
+        assert values["certificates"]
+        assert dict(each.split("=", 1) for each in values["overrides"]).keys() <= flat_keys()
     if name == "run":
         for words in values["run_config_overrides"] or ():
             pairs = dict(re.findall(r'([a-z.-]+)=("[^"]*"|[^ ]+)', words))
