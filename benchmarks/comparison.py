@@ -39,6 +39,8 @@ OTHERS = ("random", "ordered", "magnitude", "covering", "core+rolling")
 STRONG: Keys = {"local-widths": "sandwich", "rates.several-widths": 1}
 """The sandwich rule on clients that hold the full model: the default."""
 
+WITHOUT, REPLAY = "sandwich by the strong", "the same with replay"
+
 ROWS: dict[str, Keys] = {
     "dense": {"policy": "full", "local-widths": "own"},
     "strong-only": {"participants": "full", "local-widths": "own"},
@@ -50,8 +52,8 @@ ROWS: dict[str, Keys] = {
     "strong-only, 56 steps": {"participants": "full", "local-widths": "own", "local-steps": 56},
     "static": {"local-widths": "own"},
     "sandwich": {"local-widths": "sandwich", "rates.several-widths": 0},
-    "sandwich by the strong": STRONG,
-    "the same with replay": STRONG | {"replay.mode": "on", "evaluate-every": 1},
+    WITHOUT: STRONG,
+    REPLAY: STRONG | {"replay.mode": "on", "evaluate-every": 1},
     "rolling, sandwich by the strong": {"policy": "rolling", **STRONG},
     "balanced, sandwich by the strong": {"policy": "balanced", **STRONG},
     **{
@@ -70,10 +72,7 @@ class Setting(NamedTuple):
     then: Sequence[str]
 
 
-BASELINES = (
-    *("dense", "strong-only", "static", "sandwich by the strong"),
-    "the same with replay",
-)
+BASELINES = ("dense", "strong-only", "static", WITHOUT, REPLAY)
 
 SETTINGS = {
     "mixed fleet, IID": Setting(
@@ -110,7 +109,7 @@ SETTINGS = {
     **{
         f"{name}, 16 rounds of 60 steps": Setting(
             {"rounds": 16, "local-steps": 60, **keys},
-            ("sandwich by the strong", "the same with replay"),
+            (WITHOUT, REPLAY),
             ("dense", "strong-only"),
         )
         for name, keys in (
@@ -229,6 +228,42 @@ def draw(results: list[Keys], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def draw_replay(results: list[Keys], path: Path) -> None:
+    """Draw what replay does to the full and the half width, wherever both were run."""
+    pairs = []
+    for name in SETTINGS:
+        found = [
+            {r["seed"]: r["percent"] for r in results if (r["setting"], r["row"]) == (name, row)}
+            for row in (WITHOUT, REPLAY)
+        ]
+        if all(found):
+            pairs.append((name.removeprefix("mixed fleet, "), *found))
+    figure = Figure(figsize=(8, 0.8 + 0.55 * len(pairs)), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, *both) in enumerate(pairs):
+        for width, shift, colour in (("1", -0.14, "C0"), ("1/2", 0.14, "C1")):
+            means = [statistics.mean(each[width] for each in runs.values()) for runs in both]
+            axes.plot(means, [place + shift] * 2, color=colour, lw=1, zorder=1)
+            for runs, face in zip(both, ("white", colour), strict=True):
+                values = [each[width] for each in runs.values()]
+                axes.scatter(
+                    values, [place + shift] * len(values), s=26, facecolor=face, edgecolor=colour
+                )
+    for label, colour, face in (
+        ("full width, without", "C0", "white"),
+        ("full width, with replay", "C0", "C0"),
+        ("half width, without", "C1", "white"),
+        ("half width, with replay", "C1", "C1"),
+    ):
+        axes.scatter([], [], s=26, facecolor=face, edgecolor=colour, label=label)
+    axes.set(xscale="log", yticks=range(len(pairs)), yticklabels=[name for name, *_ in pairs])
+    axes.set_xlabel("Fréchet distance, % of pure noise")
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3, which="both")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=110)
+
+
 def _spread(values: list[float]) -> str:
     if not values:
         return ""
@@ -242,6 +277,9 @@ def main(
     workers: Annotated[int, typer.Option("--jobs", help="Runs at once, a thread each.")] = 2,
     only_table: Annotated[bool, typer.Option("--table", help="Run nothing.")] = False,
     figure: Annotated[Path | None, typer.Option(help="A PNG file to draw.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="A PNG file of what replay does alone.")
+    ] = None,
 ) -> None:
     """Compare what a fleet of unequal clients may do, and print a table."""
     done = (
@@ -258,6 +296,8 @@ def main(
     typer.echo(table(done))
     if figure:
         draw(done, figure)
+    if replay:
+        draw_replay(done, replay)
 
 
 if __name__ == "__main__":
