@@ -230,7 +230,7 @@ def draw(results: list[Keys], path: Path) -> None:
 
 def draw_replay(results: list[Keys], path: Path) -> None:
     """Draw what replay does to the full and the half width, wherever both were run."""
-    pairs = []
+    pairs: list[tuple[str, dict[int, Keys], dict[int, Keys]]] = []
     for name in SETTINGS:
         found = [
             {r["seed"]: r["percent"] for r in results if (r["setting"], r["row"]) == (name, row)}
@@ -258,7 +258,10 @@ def draw_replay(results: list[Keys], path: Path) -> None:
         axes.scatter([], [], s=26, facecolor=face, edgecolor=colour, label=label)
     axes.set(xscale="log", yticks=range(len(pairs)), yticklabels=[name for name, *_ in pairs])
     axes.set_xlabel("Fréchet distance, % of pure noise")
-    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="both", labelsize=8)
+    axes.set_ylim(len(pairs) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3, which="both")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
