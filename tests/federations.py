@@ -22,6 +22,7 @@ TINY = RunConfig.from_flat(
         "model.groups": 2,
         "evaluation.samples": 64,
         "evaluation.evaluations": 2,
+        "evaluation.widths": "full",  # of which there are tests of their own
     }
 )
 TIMES = ("seconds_train", "seconds_aggregate", "seconds_evaluate", "seconds_slowest")

@@ -107,10 +107,11 @@ def pack_task(values: Float32[np.ndarray, "kept"], spec: TaskSpec) -> RecordDict
             "kept": spec.bitmask,
             "codec": spec.codec,
             "layout": spec.layout,
-            "replay": spec.replay,
             "assignment": spec.assignment,
         }
     )
+    if spec.replay:  # Flower cannot count the bytes of an empty text
+        record["replay"] = spec.replay
     return RecordDict({WEIGHTS: _record(CODECS[spec.codec].task.encode(values)), SPEC: record})
 
 
@@ -147,7 +148,7 @@ def unpack_task(
         bitmask=field_of(record, "kept", bytes),
         codec=field_of(record, "codec", str),
         layout=field_of(record, "layout", str),
-        replay=field_of(record, "replay", str),
+        replay=field_of(record, "replay", str) if "replay" in record else "",
     )
     if spec.layout != layout.digest:
         raise WireError(

@@ -53,13 +53,13 @@ def killed_after(steps: int) -> Iterator[list[str]]:
         yield done
 
 
-def _scored(self: Recorder, state: ServerState) -> dict[str, float]:
+def _scored(self: Recorder, state: ServerState) -> dict[str, Any]:
     """Evaluate in no time; the last round takes the place of the first as the best."""
     images = self.setting.splits.train.images[:4]
     import torch
 
     save_grid(torch.from_numpy(images), self.run_dir / "samples" / f"round-{state.round:04d}.png")
-    return {"frechet_ema": {0: 9.0, 1: 2.0, 2: 5.0, 3: 8.0, 4: 1.0}[state.round]}
+    return {"frechet_by_width": {"1/2": {0: 9.0, 1: 2.0, 2: 5.0, 3: 8.0, 4: 1.0}[state.round]}}
 
 
 def _everything(run_dir: Path, config: RunConfig) -> dict[str, Any]:
@@ -89,9 +89,10 @@ def test_a_run_killed_between_any_two_steps_of_its_writing_resumes_to_the_same_b
     steps = go_on("whole", -1)
     expected = _everything(tmp_path / "whole", config)
     assert expected["kept"] == [3, 4]
-    # Configuration, fleet, two files of what is kept of the data unless that is the clients'; the
-    # fleet again, a picture, coverage, row and checkpoint; a row is appended, not renamed.
-    written = {"plain": 9, "judged": 7, "private": 10}[kind]  # with privacy, a release as well
+    # Configuration, fleet, what kind of data there is, and what is kept of them unless they are the
+    # clients'; the fleet again, a picture, coverage, row and checkpoint; a row is appended, not
+    # renamed.
+    written = {"plain": 9, "judged": 8, "private": 10}[kind]  # with privacy, a release as well
     assert (steps.count("fsync"), steps.count("replace")) == (written, written - 1)
     assert steps.count("_found") == (2 if kind == "judged" else 0)  # in the beginning and the round
     assert steps[-2:] == ["unlink", "unlink"]
