@@ -2,11 +2,9 @@
 
 Cuts scikit-learn's two photographs into a folder of pictures, one sub-folder each, and does with it
 what README says: `scorequilt init`, `data` and `run`, as commands of their own. What they draw is
-laid, small, into `docs/pictures`: the sheet and the classes of `data`, and the samples of `run`.
+laid, small, into `docs/pictures`: the sheet of `data` and the samples of `run`.
 """
 
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -46,7 +44,7 @@ def step(folder: Path, *words: str) -> None:
     print(f"$ scorequilt {' '.join(words)}", flush=True)
     started = time.monotonic()
     command = Path(sys.executable).with_name("scorequilt")
-    subprocess.run([str(command), *words], cwd=folder, check=True, env={**os.environ})
+    subprocess.run([str(command), *words], cwd=folder, check=True)
     print(f"({time.monotonic() - started:.0f} s)", flush=True)
 
 
@@ -61,7 +59,7 @@ def lay(source: Path, name: str) -> None:
 
 def main(
     size: Annotated[int, typer.Option(help="As of init.")] = 16,
-    minutes: Annotated[float, typer.Option(help="As of init.")] = 4.0,
+    minutes: Annotated[float, typer.Option(help="As of init.")] = 15.0,
 ) -> None:
     """Walk the path, and lay its pictures into the documentation."""
     with TemporaryDirectory() as name:
@@ -71,9 +69,7 @@ def main(
         step(folder, "data", "pictures.toml")
         step(folder, "run", "pictures.toml", "--quiet")
         lay(folder / "data-look" / "pictures.png", "pictures")
-        lay(folder / "data-look" / "classes.png", "classes")
         lay(folder / "runs" / "pictures" / "samples" / "final.png", "samples")
-        shutil.copy(folder / "pictures.toml", Path.cwd() / "newcomer.toml")
 
 
 if __name__ == "__main__":
