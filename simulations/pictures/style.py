@@ -16,9 +16,9 @@ from textwrap import fill
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from common.errors import UserError
 from common.files import atomic_write
