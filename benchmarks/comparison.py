@@ -232,12 +232,12 @@ def draw_replay(results: list[Keys], path: Path) -> None:
     """Draw what replay does to the full and the half width, wherever both were run."""
     pairs: list[tuple[str, dict[int, Keys], dict[int, Keys]]] = []
     for name in SETTINGS:
-        found = [
+        without, with_it = (
             {r["seed"]: r["percent"] for r in results if (r["setting"], r["row"]) == (name, row)}
             for row in (WITHOUT, REPLAY)
-        ]
-        if all(found):
-            pairs.append((name.removeprefix("mixed fleet, "), *found))
+        )
+        if without and with_it:
+            pairs.append((name.removeprefix("mixed fleet, "), without, with_it))
     figure = Figure(figsize=(8, 0.8 + 0.55 * len(pairs)), layout="constrained")
     axes = figure.subplots()
     for place, (_, *both) in enumerate(pairs):
