@@ -23,7 +23,7 @@ from simulations.engine.processes import Processes
 from tests.engines import BIN, ROOT, as_words, engine, wait_for
 
 PORT = 8000
-SCOREQUILT = "from simulations.cli import main; main()"
+SCOREQUILT = "from scorequilt.__main__ import main; main()"
 
 
 def ip(*words: str) -> None:

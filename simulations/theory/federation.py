@@ -26,6 +26,7 @@ from common.submodels import Layout, extract, full_submodel, pruning_error
 from server.fleet import Client, assignments, fleet_of, participants
 from server.policies import policy_named
 from server.pretrained.start import starting_weights
+from server.replay import replays
 from server.state import RoundInput, ServerState, advance, initial_state
 
 
@@ -68,10 +69,10 @@ def federation(config: RunConfig, data: ImageData) -> Iterator[Snapshot]:
     """
     if config.codec != "float32" or config.round_budget > 0:
         raise ValueError("without a wire and a clock, codec is float32 and round-budget 0")
-    if config.replay.mode != "off":
-        raise ValueError("without evaluation there is no replay: set replay.mode=off")
     channels = data.image_shape[0]
     layout = policy_named(config.policy).coverage_layout(layout_of(config.model, channels))
+    if replays(config, layout):
+        raise ValueError("without evaluation there is no replay: set replay.mode=off")
     rates = config.client_rates
     parts = [
         data.select(indices)

@@ -225,10 +225,14 @@ def test_the_cost_of_evaluation_is_said_before_the_first_round(
         patch.setattr(Recorder, "_seconds_per_batch", lambda *given: 64.0 * float(given[-1]))
         patch.setattr("server.record.recorder.cores", lambda: 1)
         assert recorder.cost(state) == (
-            "evaluation: 4 networks x 2 evaluations x 64 samples at 6.9e+02 ms, about 3.5e+02 s; "
-            "3 times in this run, about 1.1e+03 s"  # rounds 0, 2 and the last
+            "evaluation: 2 networks x 2 evaluations x 64 samples at 1e+03 ms, about 2.6e+02 s; "
+            "3 times in this run, about 7.7e+02 s"  # rounds 0, 2 and the last
         )
         assert "; 1 times" in recorder.cost(replace(state, round=2))
+        every = config.evaluation.model_copy(update={"widths": "all"})
+        (tmp_path / "all").mkdir()
+        wider = Recorder(prepare(config.model_copy(update={"evaluation": every})), tmp_path / "all")
+        assert wider.cost(state).startswith("evaluation: 4 networks x 2 evaluations x 64 samples ")
     assert recorder._seconds_per_batch(state, recorder.evaluator(state), Fraction(1)) > 0
     with caplog.at_level("INFO", logger="flwr"), pytest.raises(NoUsableReplyError):
         federate(LocalGrid(config, mishap=_losing_training(0, 1, 2, 3)), config, tmp_path)

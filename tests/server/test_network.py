@@ -28,7 +28,7 @@ import os, sys
 from flwr.supercore import heartbeat
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli.flower_supernode import flower_supernode
-from simulations.cli import main
+from scorequilt.__main__ import main
 
 def become(program, command, environment):
     os.environ.update(environment)

@@ -188,7 +188,7 @@ def test_a_client_that_knows_no_replay_is_named(
 ) -> None:
     """One of before replay reads a spec without it, whose digest then is another."""
     monkeypatch.setattr(drawing, "plan", by_every_digit)
-    config = CONFIG.model_copy(update={"min_replies": 3.0, "rounds": 3})
+    config = CONFIG.model_copy(update={"rounds": 3})
 
     class Older(LocalGrid):
         """Client 0 is older: it takes no notice of the record that it does not know."""

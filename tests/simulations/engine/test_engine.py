@@ -113,7 +113,8 @@ def test_a_run_killed_in_part_or_as_a_whole_ends_and_resumes_to_the_bits_of_one_
             assert said.startswith(f"scorequilt: {reason}")
             assert said.endswith(f"; go on with: scorequilt run --resume {run_dir}")
             words = resuming
-        assert len(output.read_text().splitlines()) == 2
+        # Where it writes to, once, and a line for each of the two.
+        assert len(output.read_text().splitlines()) == 3
 
         killed, family = started(*resuming)
         killed.kill()

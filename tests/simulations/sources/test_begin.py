@@ -36,7 +36,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return [Cost(rate, 10, 10, 2**20, 2**20, 2**20, 0.1) for rate in rates]
 
     monkeypatch.setattr(module, "measure_costs", costs)
-    monkeypatch.setattr("simulations.sources.begin.cores", lambda: 2)
+    monkeypatch.setattr("simulations.planning.cost.cores", lambda: 2)
     return asked
 
 

@@ -24,7 +24,8 @@ def _rows(shift: float) -> list[dict[str, Any]]:
         {
             "round": round,
             "frechet_ema": score + shift,
-            "frechet_by_width": {"1/2": 100 + score + 2 * shift} if round else None,
+            "frechet_by_width": {"1": score + shift}
+            | ({"1/2": 100 + score + 2 * shift} if round else {}),
             "bytes_up": round * MIB,
             "bytes_down": round * MIB,
         }
