@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -71,12 +70,14 @@ class Group:
     def widths(self) -> list[Fraction]:
         """Return the widths that every run has been judged at, the product first.
 
-        That is the width whose last distances are least on average.
+        That is the width whose least distances, whenever they were, are least on average.
         """
         by_run = [distances(run) for run in self.runs]
         shared = set.intersection(*(set(each) for each in by_run))
-        last = {rate: statistics.fmean(_last(each[rate]) for each in by_run) for rate in shared}
-        return sorted(last, key=lambda rate: (last[rate], -rate))
+        least = {
+            rate: statistics.fmean(min(each[rate].values()) for each in by_run) for rate in shared
+        }
+        return sorted(least, key=lambda rate: (least[rate], -rate))
 
 
 def grouped(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = None) -> list[Group]:
@@ -156,7 +157,3 @@ def _compared(run: RunRecord) -> dict[str, Any]:
 def _stem(runs: Sequence[RunRecord]) -> str:
     """Return the first run's name, without the seed that a sweep puts at its end."""
     return re.sub(r"_seed-\d+$", "", runs[0].name) if len(runs) > 1 else runs[0].name
-
-
-def _last(by_round: Mapping[int, float]) -> float:
-    return by_round[max(by_round)] if by_round else math.inf

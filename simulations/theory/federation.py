@@ -23,7 +23,14 @@ from common.diffusion import CLOCKS, Denoiser, KnownLaw, denoising_loss, eps_den
 from common.network import layout_of, load_weights, submodel_denoiser
 from common.seeding import SERVER, rng_for, torch_generator
 from common.submodels import Layout, extract, full_submodel, pruning_error
-from server.fleet import Client, assignments, fleet_of, participants
+from server.fleet import (
+    Client,
+    assignments,
+    fleet_of,
+    participants,
+    seated,
+    seats_after,
+)
 from server.policies import policy_named
 from server.pretrained.start import starting_weights
 from server.replay import replays
@@ -103,6 +110,7 @@ def _one_round(
 ) -> Snapshot:
     """Return what the next round makes of a state."""
     number = state.round + 1
+    fleet = seated(fleet, state.seats)
     clients = participants(fleet, config, number)
     asked = assignments(layout, config, clients, number, state.looked_at)
     updates = RoundInput(layout, config, state.theta, state.norms, asked)
@@ -114,7 +122,7 @@ def _one_round(
         result = train_locally(values, each.submodel, parts[partition], config, number, rng)
         with suppress(ValueError):  # its norm may be one that the app refuses as well
             updates.add(each, result.values, result.images)
-    round = updates.finish(state.limits)
+    round = updates.finish(state.limits, seats_after(config, number, fleet, state.seats))
     if not round.masks:
         raise ValueError(f"round {number}: no client trained anything that can be used")
     return Snapshot(advance(state, round, layout, config), tuple(dropped))
