@@ -5,6 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
+from jaxtyping import Float32, Float64
+from torch import Tensor
 
 from common.moments import moments_of
 from common.network import initial_weights, layout_of
@@ -26,12 +28,13 @@ HONEST = (0, 7, 300)
 class Network:
     """Of the features a survey needs to know two things alone."""
 
-    digest, num_features = "abcdef", len(BOUND)
+    digest: str = "abcdef"
+    num_features: int = len(BOUND)
 
-    def bound(self) -> np.ndarray:
+    def bound(self) -> Float64[np.ndarray, "F"]:
         return BOUND
 
-    def features(self, images: object) -> object:
+    def features(self, images: Float32[Tensor, "N C H W"]) -> Float64[Tensor, "N F"]:
         raise AssertionError("a survey computes none")
 
 
