@@ -148,20 +148,13 @@ def run(job: Job) -> Keys:
 
 def federated(config: RunConfig) -> Keys:
     """Train and judge one federation in this process; return what it came to and what it sent."""
-    import torch
-    from flwr.supercore.task_identity import TaskIdentity
-
-    from server.app import federate
     from server.record.history import read_rows
-    from tests.local_grid import LocalGrid
+    from simulations.engine.inline import run_inline
 
-    for name in ("_run_id", "_node_id", "_task_id"):  # Flower makes messages only in a run
-        setattr(TaskIdentity, name, 1)
-    torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel(logging.ERROR)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        federate(LocalGrid(config), config, Path(folder))
+        run_inline(config, Path(folder))
         summary = json.loads((Path(folder) / "summary.json").read_text())
         rows = read_rows(Path(folder) / "history.jsonl")
     noise = summary["frechet_noise"]

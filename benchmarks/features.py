@@ -21,7 +21,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import typer
-from flwr.supercore.task_identity import TaskIdentity
 from scipy.stats import spearmanr
 from sklearn.datasets import load_sample_images
 from torch import Tensor
@@ -30,13 +29,12 @@ from benchmarks.harness import Result
 from common.config import RunConfig
 from common.data import ImageData, Splits, load_dataset
 from common.features import blurred
-from server.app import federate
 from server.evaluation.build import evaluator_for
 from server.evaluation.evaluator import Evaluator
 from server.record.recorder import Recorder
 from server.state import checkpoints, load_checkpoint
 from simulations.archive.record import read_run
-from tests.local_grid import LocalGrid
+from simulations.engine.inline import run_inline
 
 COUNTS = 60, 200, 600, 2000, 6000
 SIDE = 16
@@ -87,10 +85,8 @@ def trained(run_dir: Path, rounds: int) -> None:
     config = RunConfig(
         rounds=rounds, local_steps=20, evaluate_every=rounds + 1, fleet="1x1 1/2x1 1/4x1"
     )
-    for name in ("_run_id", "_node_id", "_task_id"):  # as Flower's own processes set them
-        setattr(TaskIdentity, name, 1)
     with patch.object(Recorder, "discard_old", lambda _: None):
-        federate(LocalGrid(config), config, run_dir)
+        run_inline(config, run_dir)
 
 
 def ranks(run_dir: Path | None) -> Iterator[Result]:

@@ -68,20 +68,13 @@ def run(job: Job) -> dict[str, Any]:
     """Train and judge one federation; return distances in per cent of pure noise's."""
     import logging
 
-    import torch
-    from flwr.supercore.task_identity import TaskIdentity
-
-    from server.app import federate
     from server.record.history import read_rows
-    from tests.local_grid import LocalGrid
+    from simulations.engine.inline import run_inline
 
-    for name in ("_run_id", "_node_id", "_task_id"):  # Flower makes messages only in a run
-        setattr(TaskIdentity, name, 1)
-    torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel(logging.ERROR)
     started, config = time.perf_counter(), job.config()
     with tempfile.TemporaryDirectory() as folder:
-        federate(LocalGrid(config), config, Path(folder))
+        run_inline(config, Path(folder))
         summary = json.loads((Path(folder) / "summary.json").read_text())
         rows = read_rows(Path(folder) / "history.jsonl")
     scored = [row for row in rows if row["frechet_ema"] is not None]

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -28,7 +29,7 @@ class Replay:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names the replay in a task's spec."""
         state = hashlib.sha256(repr((self.images.shape, self.teacher, str(self.share))).encode())

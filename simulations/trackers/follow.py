@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from operator import methodcaller
 from pathlib import Path
 
 from rich.console import Console
@@ -69,7 +70,7 @@ class Trackers:
             if round in self._seen:
                 continue
             self._seen.add(round)
-            self._tell(lambda tracker, row=row: tracker.row(row))  # type: ignore[misc]
+            self._tell(methodcaller("row", row))
             self._image("samples", f"samples/round-{round:04d}.png", round)
 
     def end(self, failed: bool) -> None:
@@ -79,8 +80,8 @@ class Trackers:
             self._image(f"plots/{name}", f"plots/{name}.png", last)
         for pattern in FILES:
             for path in sorted(self._run_dir.glob(pattern)):
-                self._tell(lambda tracker, path=path: tracker.file(path))  # type: ignore[misc]
-        self._tell(lambda tracker: tracker.end(failed))
+                self._tell(methodcaller("file", path))
+        self._tell(methodcaller("end", failed))
         deadline = time.monotonic() + PATIENCE
         for worker in self._workers:
             worker.finish(deadline)
@@ -88,7 +89,7 @@ class Trackers:
     def _image(self, name: str, place: str, round: int) -> None:
         path = self._run_dir / place
         if path.is_file():
-            self._tell(lambda tracker: tracker.image(name, path, round))
+            self._tell(methodcaller("image", name, path, round))
 
     def _tell(self, call: Call) -> None:
         if self._workers and self._session is None:

@@ -83,7 +83,7 @@ def _is_mapped(stored: object) -> bool:
     while stored is not None:
         if isinstance(stored, np.memmap):
             return True
-        stored = getattr(stored, "stored", None) if hasattr(stored, "stored") else stored.base  # type: ignore[attr-defined]
+        stored = getattr(stored, "stored", getattr(stored, "base", None))
     return False
 
 
