@@ -194,10 +194,14 @@ class Recorder:
         return (time.perf_counter() - started) * len(evaluator.noise) / len(noise)
 
     def _evaluate(self, state: ServerState) -> dict[str, Any]:
-        """Score the weights and every width of their average, and draw what samples best."""
+        """Score the weights and every width of their average, and draw the fleet's widest.
+
+        One width in all rounds, so that pictures of different rounds can be laid side by side.
+        """
         scores, pictures = round_scores(self.setting, self.evaluator(state), state)
         self._sampled = {state.round: pictures}  # of the last round they are wanted once more
-        images = next(iter(pictures.values()))
+        fleet = self.config.widths(self.layout.atom)
+        images = pictures[max((rate for rate in pictures if rate in fleet), default=Fraction(1))]
         save_grid(images[:GRID_IMAGES], self.run_dir / "samples" / f"round-{state.round:04d}.png")
         return scores
 

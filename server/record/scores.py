@@ -47,7 +47,7 @@ def round_scores(
     """Score the weights, and every judged width of their first average.
 
     Returns:
-        The history's columns, and what the widths of the average have sampled, the best first.
+        The history's columns, and what the widths of the average have sampled.
     """
     full, rates = Fraction(1), judged_widths(setting)
     averages = [(state.ema, rate) for rate in rates]
@@ -62,8 +62,7 @@ def round_scores(
         "held_out_loss": held_out.mean,
         "held_out_score_loss": held_out.score,
     }
-    ranked = sorted(rates, key=lambda rate: _nan_last(frechet[rate]))
-    return scores, {rate: pictures[rates.index(rate)] for rate in ranked}
+    return scores, dict(zip(rates, pictures, strict=True))
 
 
 def final_scores(

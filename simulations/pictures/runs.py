@@ -91,7 +91,7 @@ def convergence(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = No
 
 def coverage(run: RunRecord) -> Figure:
     """Draw how often each layer was trained in a run, and how that came about."""
-    config, state = run.config, run.state()
+    config, state = run.config, run.state("last")
     title = f"{run.name}: policy {config.policy}, fleet {config.fleet}, {state.round} rounds"
     return coverage_figure(run.setting.layout, state.counts, state.round, run.rows[1:], title)
 

@@ -96,3 +96,22 @@ def test_a_run_that_goes_on_is_not_used_as_its_earlier_end_says(tmp_path: Path) 
     summary = read_run(tmp_path).summary | {"rounds": 1, "best_round": 1}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert read_run(tmp_path).state().round == FLEET.rounds
+
+
+def test_pictures_are_of_one_width_in_all_rounds_and_coverage_of_the_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from server.record import recorder
+    from simulations.pictures.runs import coverage
+
+    drawn = []
+    monkeypatch.setattr(recorder, "save_grid", lambda images, path: drawn.append(images))
+    state, rows = run(FLEET, tmp_path)
+    setting = preflight(FLEET)
+    evaluator = evaluator_for(FLEET, setting.splits)
+    (full,) = sample_all(setting, evaluator, [(state.ema, Fraction(1))])
+    assert (drawn[len(rows) - 1] == full).all(), "of the fleet's widest, whichever samples best"
+    best = read_run(tmp_path).summary | {"best_round": 1}
+    (tmp_path / "summary.json").write_text(json.dumps(best))
+    title = coverage(read_run(tmp_path)).get_suptitle()
+    assert title.endswith(f"{FLEET.rounds} rounds"), "not up to the round that sampled best"
